@@ -1,0 +1,97 @@
+"""The command line: run the notebooks, check a log, list the parameters."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0 done, 1 the work failed, 2 the request is wrong."""
+    from artlib import notebook, parameters, pipeline, publish
+
+    # As Ctrl-C does, so that a stopped run takes its kernel along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except parameters.ParameterError as error:
+        code, message = 2, error
+    except (pipeline.RunStopped, notebook.NotebookFailed, publish.PublishError) as error:
+        code, message = 1, error
+    except KeyboardInterrupt:
+        code, message = 130, "interrupted"
+    print(f"artlib: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m artlib", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser("run", help="run the notebooks in order; finished ones are skipped")
+    run.add_argument("--profile", required=True, help="a file in notebooks/profiles, without .yaml")
+    run.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="over it")
+    run.add_argument("--run", metavar="NAME", help="name of the run (default: the profile's)")
+    run.add_argument("--publish", action="store_true", help="then copy figures and outputs to the repository")
+    run.add_argument("--force", action="store_true", help="skip no notebook")
+    run.add_argument("--timeout", type=int, metavar="SECONDS", help="the most a cell may take (default: any)")
+    run.set_defaults(command=_run)
+
+    validate = commands.add_parser("validate", help="check a log folder against the contract")
+    validate.add_argument("folder", type=Path)
+    validate.set_defaults(command=_validate)
+
+    parameters = commands.add_parser("parameters", help="list what --set knows")
+    parameters.set_defaults(command=_parameters)
+    for command in (run, parameters):
+        command.add_argument("--notebooks", type=Path, metavar="FOLDER", help="default: the repository's")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from artlib import pipeline
+
+    folder = pipeline.run(
+        options.profile,
+        options.set,
+        options.run,
+        options.notebooks,
+        force=options.force,
+        publishing=options.publish,
+        timeout=options.timeout,
+    )
+    print(f"run finished: {folder}")
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from artlib.log import Log, LogError
+
+    try:
+        log = Log.load(options.folder)
+    except LogError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for name, table in log.tables().items():
+        print(f"{name:<12}{table.num_rows:>12,}")
+    return 0
+
+
+def _parameters(options: argparse.Namespace) -> int:
+    from artlib import parameters, pipeline
+
+    paths = pipeline.notebooks_in(pipeline.notebooks_folder(options.notebooks))
+    for known in parameters.known(paths).values():
+        where = ", ".join(known.notebooks)
+        print(f"{known.name}: {known.type} = {known.default!r}  # {known.meaning}  [{where}]")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Writing to disk so that a killed process never leaves something half-written under a real name."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes the place of `path`, else it is removed.
+
+    The temporary may be made a file or a folder. A folder that stood at `path` before is replaced whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    discard(temporary)
+    try:
+        yield temporary
+        if path.is_dir():
+            discard(path)
+        os.replace(temporary, path)
+    finally:
+        discard(temporary)
+
+
+def discard(path: str | os.PathLike) -> None:
+    """Remove a file or folder, if it is there."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: str | os.PathLike, content: object) -> None:
+    """Write `content` as JSON, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")

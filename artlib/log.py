@@ -1,0 +1,362 @@
+"""The Log: what was shown to whom with which probability, and what came of it.
+
+A log is a folder of Parquet files and a manifest. Everything else in artlib meets through it: worlds build one,
+policies read one, evaluation judges on one. `log_faults` holds the checks behind `Log.validate`.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from artlib import files, log_faults
+from artlib.log_faults import LogError
+
+SPLITS = log_faults.SPLITS
+_TIME = pa.timestamp("us", tz="UTC")
+_FEEDBACK = [
+    pa.field("impression_id", pa.string(), nullable=False),
+    pa.field("user_id", pa.string(), nullable=False),
+    pa.field("title_id", pa.string(), nullable=False),
+    pa.field("timestamp", _TIME, nullable=False),
+    pa.field("candidates", pa.list_(pa.string()), nullable=False),
+    pa.field("shown", pa.int32(), nullable=False),
+    pa.field("propensity", pa.float64(), nullable=False),
+    pa.field("reward", pa.float64(), nullable=False),
+]
+SCHEMAS = {
+    "titles": pa.schema([
+        pa.field("title_id", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("year", pa.int32()),
+        pa.field("genres", pa.list_(pa.string()), nullable=False),
+        pa.field("synopsis", pa.string(), nullable=False),
+    ]),
+    "artworks": pa.schema([
+        pa.field("artwork_id", pa.string(), nullable=False),
+        pa.field("title_id", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("image", pa.string()),
+    ]),
+    "histories": pa.schema([
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("title_id", pa.string(), nullable=False),
+        pa.field("timestamp", _TIME, nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),
+    ]),
+    "impressions": pa.schema([
+        *_FEEDBACK,
+        pa.field("production", pa.list_(pa.float64()), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]),
+    # Optional: the period before the log, on which the production policy was fitted. It tells warm titles from cold.
+    "earlier": pa.schema(_FEEDBACK),
+    # Simulated worlds only.
+    "truth": pa.schema([
+        pa.field("impression_id", pa.string(), nullable=False),
+        pa.field("expected_reward", pa.list_(pa.float64()), nullable=False),
+    ]),
+}
+OPTIONAL = ("earlier", "truth")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """The impressions of a log as arrays. n impressions, K the largest number of candidates.
+
+    Attributes:
+        candidates: (n, K) row of each candidate in `artworks`; -1 where padded.
+        mask: (n, K) True where there is a candidate.
+        shown: (n,) column of the artwork that was shown.
+        propensity: (n,) logging policy's probability of `shown`.
+        reward: (n,) observed reward, >= 0.
+        production: (n, K) the production policy's probabilities; 0 where padded; None for the earlier period.
+        user, title: (n,) integer codes; `title` is the row in `titles`.
+    """
+
+    candidates: np.ndarray
+    mask: np.ndarray
+    shown: np.ndarray
+    propensity: np.ndarray
+    reward: np.ndarray
+    production: np.ndarray | None
+    user: np.ndarray
+    title: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    @property
+    def shown_artwork(self) -> np.ndarray:
+        """(n,) row in `artworks` of what was shown."""
+        return self.candidates[np.arange(len(self)), self.shown]
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """A log in memory: one Arrow table a file (see `SCHEMAS`) and the manifest."""
+
+    titles: pa.Table
+    artworks: pa.Table
+    histories: pa.Table
+    impressions: pa.Table
+    manifest: dict
+    earlier: pa.Table | None = None
+    truth: pa.Table | None = None
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, validate: bool = True) -> "Log":
+        """Read a log folder.
+
+        Args:
+            folder: holds titles, artworks, histories and impressions `.parquet`; earlier, truth and manifest.json
+                where there are any.
+            validate: check the whole contract (`Log.validate`), as anything not built by artlib should be.
+
+        Raises:
+            LogError: a file or column is missing, of another type, differs from the manifest's checksum, or
+                breaks the contract; the message names file, row, column, value and remedy.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        tables = {}
+        for name, schema in SCHEMAS.items():
+            path = folder / f"{name}.parquet"
+            if path.exists():
+                recorded = manifest.get("files", {}).get(path.name, {}).get("sha256")
+                if recorded and recorded != files.sha256(path):
+                    raise LogError(
+                        f"{path}: its sha256 is not the one in manifest.json, so it changed after the log was "
+                        "written; build the log again, or delete manifest.json if the change is meant"
+                    )
+                tables[name] = _read_table(path, schema)
+            elif name not in OPTIONAL or path.name in manifest.get("files", {}):
+                raise LogError(f"{path} is missing; a log needs {', '.join(n for n in SCHEMAS if n not in OPTIONAL)}")
+        log = cls(manifest=manifest, **tables)
+        if validate:
+            log.validate(folder)
+        return log
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write the log with a manifest of row counts and checksums; the folder appears whole or not at all."""
+        with files.replacing(folder) as temporary:
+            temporary.mkdir()
+            written = {}
+            for name, table in self.tables().items():
+                path = temporary / f"{name}.parquet"
+                pq.write_table(table, path, compression="zstd")
+                written[path.name] = {"rows": table.num_rows, "sha256": files.sha256(path)}
+            files.write_json(temporary / "manifest.json", {**self.manifest, "files": written})
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The tables that this log has, by name."""
+        return {name: table for name in SCHEMAS if (table := getattr(self, name)) is not None}
+
+    def validate(self, folder: str | os.PathLike = "") -> None:
+        """Check the whole contract.
+
+        Args:
+            folder: where the log lies, for the messages.
+
+        Raises:
+            LogError: the first faults of each kind, one a line, with file, row (from 0), column, value, remedy.
+        """
+        faults = log_faults.find(self.tables())
+        if faults:
+            where = f"{folder}: " if str(folder) else ""
+            raise LogError(f"{where}not a valid log\n" + "\n".join(f"- {fault}" for fault in faults))
+
+    def split(self, name: str) -> "Log":
+        """The same log with the impressions (and truth) of one split only."""
+        if name not in SPLITS:
+            raise LogError(f"split {name!r} is not one of {', '.join(SPLITS)}")
+        return self.take(np.flatnonzero(pc.equal(self.impressions["split"], name).to_numpy()))
+
+    def take(self, rows: np.ndarray) -> "Log":
+        """The same log with the impressions at the given row numbers only, in that order."""
+        impressions = self.impressions.take(pa.array(rows))
+        truth = self.truth
+        if truth is not None:
+            truth = truth.take(pc.index_in(impressions["impression_id"], truth["impression_id"]))
+        return dataclasses.replace(self, impressions=impressions, truth=truth)
+
+    def arrays(self, table: str = "impressions") -> Arrays:
+        """The impressions (or the `earlier` period) as padded arrays."""
+        rows = getattr(self, table)
+        candidates, mask = pad(rows["candidates"], codes(self.artworks["artwork_id"], rows["candidates"]), -1)
+        return Arrays(
+            candidates=candidates,
+            mask=mask,
+            shown=rows["shown"].to_numpy().astype(np.int64),
+            propensity=rows["propensity"].to_numpy(),
+            reward=rows["reward"].to_numpy(),
+            production=pad(rows["production"])[0] if table == "impressions" else None,
+            user=pd.factorize(rows["user_id"].to_numpy())[0],
+            title=codes(self.titles["title_id"], rows["title_id"]),
+        )
+
+    def expected_reward(self) -> np.ndarray:
+        """(n, K) true expected reward of every candidate; 0 where padded. Simulated worlds only."""
+        if self.truth is None:
+            raise LogError("this log has no truth.parquet: its world is not simulated, so true values are unknown")
+        order = pc.index_in(self.impressions["impression_id"], self.truth["impression_id"])
+        return pad(self.truth["expected_reward"].take(order))[0]
+
+    def cold(self) -> np.ndarray:
+        """(n,) True where the impression's title was neither shown in the earlier period nor is in training."""
+        seen = [self.impressions["title_id"].filter(pc.equal(self.impressions["split"], "train"))]
+        if self.earlier is not None:
+            seen.append(self.earlier["title_id"])
+        seen = pa.concat_arrays([chunk for column in seen for chunk in column.chunks] or [pa.array([], pa.string())])
+        return ~pc.is_in(self.impressions["title_id"], seen.unique()).to_numpy()
+
+
+class History:
+    """What each user watched, ready to be asked for what came strictly before an impression."""
+
+    def __init__(self, titles: pa.Table, histories: pa.Table):
+        user = histories["user_id"].to_numpy()
+        time = pc.cast(histories["timestamp"], pa.int64()).to_numpy()
+        self._users, user = np.unique(user, return_inverse=True)
+        self._times = np.unique(time)
+        key = self._key(user, np.searchsorted(self._times, time))
+        order = np.argsort(key, kind="stable")
+        self._sorted = key[order]
+        self._genres = genre_matrix(titles)
+        self.title = codes(titles["title_id"], histories["title_id"])[order]
+        self.weight = histories["weight"].to_numpy()[order]
+
+    @staticmethod
+    def _key(user: np.ndarray, time_rank: np.ndarray) -> np.ndarray:
+        return user.astype(np.int64) << 32 | time_rank
+
+    def spans(self, impressions: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """Where each impression's history lies: rows start to stop (exclusive) of `title` and `weight`, oldest first.
+
+        Args:
+            impressions: any table with user_id and timestamp, n rows.
+
+        Returns:
+            (n,) start and (n,) stop; equal where the user watched nothing before.
+        """
+        ids = impressions["user_id"].to_numpy()
+        user = np.searchsorted(self._users, ids)
+        known = (user < len(self._users)) & (self._users[np.minimum(user, len(self._users) - 1)] == ids)
+        rank = np.searchsorted(self._times, pc.cast(impressions["timestamp"], pa.int64()).to_numpy())
+        start = np.searchsorted(self._sorted, self._key(user, np.zeros_like(rank)))
+        stop = np.searchsorted(self._sorted, self._key(user, rank))
+        return start, np.where(known, stop, start)
+
+    def genre_profile(self, impressions: pa.Table) -> np.ndarray:
+        """The share of each genre in what the user watched before, each title counted by its weight.
+
+        Returns:
+            (n, G) rows that sum to 1 (0 without history); genres in the order of `genre_names`.
+        """
+        start, stop = self.spans(impressions)
+        counts = np.vstack([np.zeros(self._genres.shape[1]), self._genres[self.title] * self.weight[:, None]])
+        np.cumsum(counts, axis=0, out=counts)
+        profile = np.maximum(counts[stop] - counts[start], 0)
+        return profile / np.maximum(profile.sum(axis=1, keepdims=True), 1e-12)
+
+
+def genre_names(titles: pa.Table) -> list[str]:
+    """All genres, sorted."""
+    return sorted(pc.unique(pc.list_flatten(titles["genres"])).to_pylist())
+
+
+def genre_matrix(titles: pa.Table) -> np.ndarray:
+    """(T, G) share of each genre in each title: 1 / number of its genres."""
+    names = {name: column for column, name in enumerate(genre_names(titles))}
+    matrix = np.zeros((len(titles), len(names)))
+    for row, genres in enumerate(titles["genres"].to_pylist()):
+        for genre in genres:
+            matrix[row, names[genre]] = 1 / len(genres)
+    return matrix
+
+
+def codes(ids: pa.ChunkedArray, values: pa.ChunkedArray) -> np.ndarray:
+    """The row in `ids` of each value (lists are flattened); -1 where unknown."""
+    if pa.types.is_list(values.type):
+        values = pc.list_flatten(values)
+    return pc.fill_null(pc.index_in(values, value_set=ids.combine_chunks()), -1).to_numpy().astype(np.int64)
+
+
+def pad(lists: pa.ChunkedArray, values: np.ndarray | None = None, fill: float = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Turn a column of lists into a padded array.
+
+    Args:
+        lists: n lists.
+        values: their flattened values, where others than the lists' own are wanted.
+        fill: for padded cells.
+
+    Returns:
+        (n, K) values and (n, K) mask, K the longest list.
+    """
+    values = pc.list_flatten(lists).to_numpy() if values is None else values
+    lengths = pc.list_value_length(lists).to_numpy()
+    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    padded = np.full(mask.shape, fill, dtype=values.dtype)
+    padded[mask] = values
+    return padded, mask
+
+
+def unpad(array: np.ndarray, mask: np.ndarray) -> pa.ListArray:
+    """The inverse of `pad`: a list column from an (n, K) array and its mask."""
+    offsets = np.concatenate([[0], np.cumsum(mask.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(array[mask]))
+
+
+def table(name: str, columns: dict) -> pa.Table:
+    """An Arrow table of one of the log's files from columns (arrays, lists), cast to its schema."""
+    schema = SCHEMAS[name]
+    return pa.table({field.name: _column(columns[field.name]) for field in schema}).cast(schema)
+
+
+def _column(values) -> pa.Array:
+    return values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values)
+
+
+def _read_manifest(folder: Path) -> dict:
+    path = folder / "manifest.json"
+    if not folder.is_dir():
+        raise LogError(f"{folder} is not a folder; a log is a folder of Parquet files")
+    if not path.exists():
+        return {"world": "own"}
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise LogError(f"{path} is not JSON ({error}); build the log again, or delete it") from None
+    if not isinstance(manifest, dict):
+        raise LogError(f"{path} holds a {type(manifest).__name__}, not an object; build the log again, or delete it")
+    return manifest
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise LogError(f"{path} cannot be read as Parquet ({error}); write it again") from None
+    missing = [field.name for field in schema if field.name not in table.column_names]
+    if missing:
+        raise LogError(f"{path}: column {missing[0]} is missing; its columns must be {', '.join(schema.names)}")
+    columns = []
+    for field in schema:
+        column = table[field.name]
+        if pa.types.is_timestamp(field.type) and not getattr(column.type, "tz", None):
+            raise LogError(f"{path}, column {field.name}: type {column.type} has no time zone; store UTC timestamps")
+        try:
+            columns.append(column.cast(field.type))
+        except pa.ArrowException as error:
+            raise LogError(
+                f"{path}, column {field.name}: type {column.type} cannot be read as {field.type} ({error}); "
+                f"store it as {field.type}"
+            ) from None
+    # A column that may not be null is checked by `log_faults`, which can name the row; Arrow would not.
+    return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))

@@ -1,0 +1,162 @@
+"""One notebook, run through papermill: finished whole or not at all, its output seen as it comes."""
+
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from traitlets import default
+
+from artlib import files
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# nbconvert's page without what it would fetch from the network.
+_PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
+    f"{{% block {name} %}}{{% endblock %}}"
+    for name in ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
+)
+
+
+class NotebookFailed(RuntimeError):
+    """A cell raised an error, took too long or lost its kernel."""
+
+
+def code(notebook: nbformat.NotebookNode) -> list[str]:
+    """The sources of a notebook's code cells, without those that papermill put in."""
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code" and not is_added(cell)]
+
+
+def is_added(cell: nbformat.NotebookNode) -> bool:
+    """Whether papermill put this cell in."""
+    return bool({"injected-parameters", "papermill-error-cell-tag"} & set(cell.metadata.get("tags", [])))
+
+
+def execute(notebook: Path, target: Path, values: dict, label: str = "", timeout: int | None = None) -> None:
+    """Run one notebook into `target`, with an HTML page beside it; neither appears before all cells have run.
+
+    Args:
+        notebook: the source.
+        target: where the executed notebook goes.
+        values: its parameters.
+        label: heads papermill's progress bar.
+        timeout: seconds a cell may take.
+
+    Raises:
+        NotebookFailed: a cell failed or the kernel died. What ran until then is left in `NAME.failed.ipynb`.
+    """
+    partial = target.with_name(f".{target.stem}.partial.ipynb")
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        executed = _papermill(notebook, partial, values, label, timeout)
+    except BaseException as error:
+        if partial.exists():
+            os.replace(partial, failed)
+        if isinstance(error, NotebookFailed):
+            raise NotebookFailed(f"{target.stem} {error}\nsee {failed}") from None
+        raise
+    _write_page(executed, target)
+    os.replace(partial, target)
+
+
+def _papermill(
+    notebook: Path, partial: Path, values: dict, label: str, timeout: int | None
+) -> nbformat.NotebookNode:
+    """Run a notebook into `partial`; its errors become NotebookFailed, to follow the notebook's name."""
+    # Slow to import, and needed by no notebook.
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    terminal = _Terminal()
+    try:
+        executed = papermill.execute_notebook(
+            # papermill sends paths through str.format.
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, partial)),
+            parameters=values,
+            kernel_name="python3",
+            language="python",
+            cwd=notebook.parent,
+            progress_bar={"desc": label, "unit": "cell", "leave": False, "disable": None},
+            stdout_file=terminal,
+            stderr_file=terminal,
+            start_timeout=180,
+            iopub_timeout=60,  # nbclient's 4 s are too few for a machine whose cores are all training
+            execution_timeout=timeout,
+            kernel_manager_class=_ThisInterpreter,
+        )
+    except papermill.PapermillExecutionError as error:
+        traceback = _ANSI.sub("", "\n".join(error.traceback)).splitlines()[-12:]
+        message = _ANSI.sub("", f"{error.ename}: {error.evalue}")
+        # In the file, papermill put a cell before the failed one and one at the top.
+        where = _cell(nbformat.read(partial, as_version=4), error.cell_index + 2)
+        raise NotebookFailed("\n".join([f"failed in {where}: {message}", *traceback])) from None
+    except (DeadKernelError, CellTimeoutError) as error:
+        cells = nbformat.read(partial, as_version=4)
+        started = [n for n, cell in enumerate(cells.cells) if cell.metadata.papermill.start_time]
+        reason = "lost its kernel (out of memory?)" if isinstance(error, DeadKernelError) else "took too long"
+        raise NotebookFailed(f"failed: {_cell(cells, started[-1])} {reason}") from None
+    finally:
+        terminal.close()
+    for number, cell in enumerate(executed.cells):
+        if cell.cell_type == "code" and cell.source and cell.execution_count is None:
+            raise NotebookFailed(f"ended before {_cell(executed, number)}; did a cell call exit()?")
+    return executed
+
+
+class _ThisInterpreter(AsyncKernelManager):
+    """Starts kernels of the running interpreter, whatever kernels its user has installed as `python3`."""
+
+    @default("kernel_spec_manager")
+    def _no_installed_kernels(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+    @default("transport_encryption")
+    def _encrypt_if_possible(self) -> str:
+        return "auto"  # newer kernels warn on the terminal when it is off
+
+
+class _Terminal:
+    """Passes on what cells print: lines at once, the states of a progress bar every ten seconds."""
+
+    def __init__(self, every: float = 10.0):
+        self._line, self._every, self._last = "", every, 0.0
+
+    def write(self, text: str) -> None:
+        *lines, rest = (self._line + _ANSI.sub("", text)).split("\n")
+        for line in lines:
+            self._say(line.rstrip("\r"))
+        self._line = rest.rstrip("\r").rpartition("\r")[2] + ("\r" if rest.endswith("\r") else "")
+        if "\r" in rest and time.monotonic() - self._last >= self._every:
+            self._last = time.monotonic()
+            self._say(self._line.rstrip("\r"))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        self.write("\n")
+
+    def _say(self, line: str) -> None:
+        from tqdm import tqdm
+
+        if line.strip():
+            tqdm.write("    " + line.rpartition("\r")[2], file=sys.stdout)
+
+
+def _write_page(executed: nbformat.NotebookNode, target: Path) -> None:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(raw_template=_PAGE)
+    exporter.log.disabled = True  # it would complain of pictures without a description
+    page, _ = exporter.from_notebook_node(executed, resources={"metadata": {"name": target.stem}})
+    with files.replacing(target.with_suffix(".html")) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _cell(executed: nbformat.NotebookNode, index: int) -> str:
+    """Where a cell of an executed notebook is in its source, which lacks what papermill put in."""
+    return f"cell {sum(not is_added(cell) for cell in executed.cells[: index + 1])}"

@@ -1,0 +1,42 @@
+"""Off-policy evaluation: what a policy would have earned, from a log of what another policy showed.
+
+    feedback = ope.Feedback(reward, action, propensity, target, q_hat, mask, cluster)
+    ope.estimate(feedback, "snips")
+    ope.compare({"production": production, "llm-sft": llm}, baseline="production")
+
+feedback.py what is known · estimators.py values · intervals.py, sequences.py their uncertainty ·
+diagnostics.py when not to believe them · selection.py hyper-parameters · reward_model.py q(x, a) ·
+result.py one policy · comparison.py many policies · sample_size.py how long a log must be.
+It knows nothing of artworks or language models.
+"""
+
+from artlib.ope.comparison import compare, holm
+from artlib.ope.diagnostics import Diagnostics, diagnose, verdict
+from artlib.ope.estimators import ESTIMATORS, PARAMETER, Terms
+from artlib.ope.feedback import Feedback
+from artlib.ope.result import Estimate, EvaluationWarning, estimate
+from artlib.ope.reward_model import cross_fit
+from artlib.ope.sample_size import power
+from artlib.ope.selection import Choice, select
+from artlib.ope.sequences import bernstein_lower_bound, confidence_sequence
+
+__all__ = [
+    "ESTIMATORS",
+    "PARAMETER",
+    "Choice",
+    "Diagnostics",
+    "Estimate",
+    "EvaluationWarning",
+    "Feedback",
+    "Terms",
+    "bernstein_lower_bound",
+    "compare",
+    "confidence_sequence",
+    "cross_fit",
+    "diagnose",
+    "estimate",
+    "holm",
+    "power",
+    "select",
+    "verdict",
+]

@@ -1,0 +1,212 @@
+"""When not to believe an off-policy estimate: overlap, weights, propensities, and a verdict in words."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from artlib.ope.estimators import ESTIMATORS, UNREGULARISED, Terms
+from artlib.ope.feedback import Feedback
+from artlib.ope.intervals import normal_p_value, standard_error
+
+# Alarms. Judgement, not theory: benchmarks/ope.py shows the coverage of intervals on either side of them.
+MIN_ESS = 100.0
+MAX_LEVERAGE = 0.2
+MIN_REWARD_ESS = 10.0
+MIN_CLUSTERS = 30
+MAX_UNSUPPORTED = 0.01
+MEAN_WEIGHT_P = 0.001
+UNIFORM_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What the trust in an estimate rests on. Weights are those of plain importance sampling.
+
+    Attributes:
+        n: impressions.
+        n_clusters: independent units G.
+        ess: effective sample size (sum w)^2 / sum w^2; Kish 1965.
+        match_rate: mean of pi_e(a_i | x_i), the share of impressions that replay would keep; for a
+            deterministic target the share in which it chooses what was shown.
+        max_weight: largest weight.
+        max_weight_share: its share of the sum of weights.
+        max_leverage: its square's share of the sum of squares. Intervals lean on this being near 0
+            (Lindeberg's condition); near 1, one impression decides.
+        reward_ess: (sum w r)^2 / sum (w r)^2, the effective number of rewarded impressions.
+        unsupported_mass: mean mass of the target on candidates that the log could not show. Exact when
+            Feedback.logging is given, otherwise estimated by the shortfall max(0, 1 - mean w).
+        support_known: whether it is exact.
+        mean_weight: mean of w, whose expectation is 1 when propensities are right and support is full.
+        mean_weight_p: p-value of the cluster-robust t test of mean w = 1; small when propensities are wrong.
+        model_bias: mean of w (r - q), the correction of the reward model that DR makes; NaN without q_hat.
+        model_bias_error: its cluster-robust standard error.
+        uniform_logging: whether propensities are 1 / candidates with as many candidates everywhere, on
+            which replay relies.
+    """
+
+    n: int
+    n_clusters: int
+    ess: float
+    match_rate: float
+    max_weight: float
+    max_weight_share: float
+    max_leverage: float
+    reward_ess: float
+    unsupported_mass: float
+    support_known: bool
+    mean_weight: float
+    mean_weight_p: float
+    model_bias: float
+    model_bias_error: float
+    uniform_logging: bool
+
+
+def diagnose(feedback: Feedback) -> Diagnostics:
+    """Diagnostics of a target policy on a log; they do not depend on the estimator."""
+    w, total = feedback.weight, feedback.weight.sum()
+    mean_weight, weight_error = _mean_and_error(w, feedback)
+    model_bias, model_bias_error = float("nan"), float("nan")
+    if feedback.q_hat is not None:
+        model_bias, model_bias_error = _mean_and_error(w * (feedback.reward - feedback.q_shown), feedback)
+    return Diagnostics(
+        n=feedback.n,
+        n_clusters=feedback.n_clusters,
+        ess=effective_size(w),
+        match_rate=float(feedback.target_propensity.mean()),
+        max_weight=float(w.max()),
+        max_weight_share=float(w.max() / total) if total > 0 else float("nan"),
+        max_leverage=float(w.max() ** 2 / np.sum(w**2)) if total > 0 else float("nan"),
+        reward_ess=effective_size(w * feedback.reward),
+        unsupported_mass=_unsupported_mass(feedback, mean_weight),
+        support_known=feedback.logging is not None,
+        mean_weight=mean_weight,
+        mean_weight_p=_p_value(mean_weight - 1, weight_error, feedback.n_clusters),
+        model_bias=model_bias,
+        model_bias_error=model_bias_error,
+        uniform_logging=_is_uniform(feedback),
+    )
+
+
+def effective_size(weight: np.ndarray) -> float:
+    """(sum w)^2 / sum w^2: as many equally weighted rows would carry as much; 0 when all weights are 0."""
+    squares = float(np.sum(weight**2))
+    return float(np.sum(weight) ** 2 / squares) if squares > 0 else 0.0
+
+
+class Shift(NamedTuple):
+    """How far regularising the weights moved a value from that of IPS or DR, and its standard error.
+
+    The value is an estimate of the bias that was taken on; the error says how well it is known.
+    """
+
+    value: float = 0.0
+    error: float = 0.0
+
+
+NO_SHIFT = Shift()
+
+
+def regularisation_shift(feedback: Feedback, estimator: str, chosen: Terms) -> Shift:
+    """Shift of clipped-ips, sgips, switch-dr, dros and sgdr; 0 for the others.
+
+    Args:
+        feedback: n impressions.
+        estimator: name in ESTIMATORS.
+        chosen: its terms, with the hyper-parameter in use.
+    """
+    if estimator not in UNREGULARISED:
+        return NO_SHIFT
+    plain = ESTIMATORS[UNREGULARISED[estimator]](feedback)
+    return Shift(*_mean_and_error(chosen.mean - plain.mean, feedback))
+
+
+def verdict(d: Diagnostics, estimator: str, shift: Shift = NO_SHIFT, std_error: float = float("nan")) -> str:
+    """Say "ok", or the reasons in words for which this estimator's number should not be trusted.
+
+    Args:
+        d: diagnostics of the target policy.
+        estimator: name in ESTIMATORS.
+        shift: see `regularisation_shift`.
+        std_error: of the value.
+    """
+    concerns = [(d.n_clusters < MIN_CLUSTERS, f"only {d.n_clusters} independent clusters")]
+    if estimator == "dm":
+        concerns.append((True, _model_concern(d)))
+    elif estimator != "on-policy":
+        concerns += _overlap_concerns(d)
+        concerns += [
+            (
+                # The interval is too narrow for a bias that may be as large as its standard error.
+                abs(shift.value) + shift.error > std_error,
+                f"regularising the weights moves the value by {shift.value:+.2g} +- {2 * shift.error:.2g}, "
+                f"which its standard error of {std_error:.2g} does not cover",
+            ),
+            (
+                estimator == "replay" and not d.uniform_logging,
+                "replay needs a uniform logging policy over equally many candidates, and this one is not",
+            ),
+        ]
+    reasons = [text for applies, text in concerns if applies]
+    return "ok" if not reasons else "do not trust: " + "; ".join(reasons)
+
+
+def _model_concern(d: Diagnostics) -> str:
+    return (
+        "the interval leaves out the reward model's error, which the log puts at "
+        f"{d.model_bias:+.2g} +- {2 * d.model_bias_error:.2g}"
+    )
+
+
+def _overlap_concerns(d: Diagnostics) -> list[tuple[bool, str]]:
+    matches = d.ess > 0
+    return [
+        (not matches, "the target never chooses what was shown"),
+        (
+            matches and d.ess < MIN_ESS,
+            f"effective sample size {d.ess:.0f} of {d.n} ({d.ess / d.n:.1%})",
+        ),
+        (
+            matches and d.max_leverage > MAX_LEVERAGE,
+            f"one impression, weight {d.max_weight:.0f}, makes up {d.max_leverage:.0%} of squared weights",
+        ),
+        (
+            matches and d.reward_ess < MIN_REWARD_ESS,
+            f"the value rests on about {d.reward_ess:.1f} rewarded impressions",
+        ),
+        (
+            d.support_known and d.unsupported_mass > MAX_UNSUPPORTED,
+            f"{d.unsupported_mass:.1%} of the target lies on candidates that the log could never show",
+        ),
+        (
+            d.mean_weight_p < MEAN_WEIGHT_P,
+            f"mean weight {d.mean_weight:.3f} instead of 1 (p = {d.mean_weight_p:.1g}): wrong propensities "
+            "or missing support",
+        ),
+    ]
+
+
+def _unsupported_mass(feedback: Feedback, mean_weight: float) -> float:
+    if feedback.logging is None:
+        return max(0.0, 1.0 - mean_weight)
+    return float(np.where(feedback.logging > 0, 0.0, feedback.target).sum(axis=1).mean())
+
+
+def _mean_and_error(x: np.ndarray, feedback: Feedback) -> tuple[float, float]:
+    """Mean of x over rows and its cluster-robust standard error."""
+    mean = float(x.mean())
+    per_cluster = np.bincount(feedback.cluster_codes, x - mean, feedback.n_clusters) / feedback.n
+    return mean, standard_error(per_cluster)
+
+
+def _p_value(difference: float, error: float, g: int) -> float:
+    # Weights that are all 1 (target = logging policy) differ from 1 by rounding only.
+    if error < 1e-12:
+        return 1.0 if abs(difference) < 1e-9 else 0.0
+    return normal_p_value(difference, error, g)
+
+
+def _is_uniform(feedback: Feedback) -> bool:
+    k = feedback.candidates[0]
+    same_k = np.all(feedback.candidates == k)
+    return bool(same_k and np.all(np.abs(feedback.propensity * k - 1) < UNIFORM_TOLERANCE))

@@ -1,0 +1,268 @@
+"""Logged bandit feedback and the one validator every number in this package has passed through."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+# Probabilities often arrive as float32 softmax outputs, whose rows sum to 1 only to about 1e-6.
+SUM_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Feedback:
+    """Logged impressions together with what a target policy would have shown.
+
+    Candidate sets may differ between impressions: rows are padded to K columns and `mask` says which
+    cells are candidates. Arrays are stored as float64, int64 and bool and are not copied when they
+    already have that type.
+
+    Args:
+        reward: (n,) observed reward r_i >= 0 of the shown candidate; may be fractional.
+        action: (n,) column a_i of the shown candidate, in 0 .. K - 1.
+        propensity: (n,) probability pi_b(a_i | x_i) with which the logging policy showed it, in (0, 1].
+        target: (n, K) target policy pi_e(a | x_i); rows sum to 1, padded cells are 0.
+        q_hat: (n, K) reward model q(x_i, a), needed by the model-based estimators. Predict each row with
+            a model that was not fitted on it (see `cross_fit`).
+        mask: (n, K) True where the cell is a candidate. Default: every cell is one.
+        cluster: (n,) label of the independent unit, usually the user. Default: every row is its own.
+        logging: (n, K) the whole logging policy pi_b(a | x_i), if known. Only diagnostics read it: with it
+            the target's mass on candidates that the log could never show is exact, not estimated.
+
+    Raises:
+        ValueError: naming the argument, the first faulty row, its value and the remedy.
+    """
+
+    reward: np.ndarray
+    action: np.ndarray
+    propensity: np.ndarray
+    target: np.ndarray
+    q_hat: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    cluster: np.ndarray | None = None
+    logging: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name, value in _validated(self).items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    @property
+    def n(self) -> int:
+        return len(self.reward)
+
+    @cached_property
+    def target_propensity(self) -> np.ndarray:
+        """(n,) pi_e(a_i | x_i), the target's probability of what was shown."""
+        return self.target[np.arange(self.n), self.action]
+
+    @cached_property
+    def weight(self) -> np.ndarray:
+        """(n,) importance weight w_i = pi_e(a_i | x_i) / pi_b(a_i | x_i)."""
+        return self.target_propensity / self.propensity
+
+    @cached_property
+    def q_shown(self) -> np.ndarray:
+        """(n,) q(x_i, a_i), the reward model at what was shown."""
+        return self._needed_q_hat()[np.arange(self.n), self.action]
+
+    @cached_property
+    def q_target(self) -> np.ndarray:
+        """(n,) sum_a pi_e(a | x_i) q(x_i, a), the reward model's value of the target policy."""
+        return np.einsum("ik,ik->i", self.target, self._needed_q_hat())
+
+    @cached_property
+    def cluster_codes(self) -> np.ndarray:
+        """(n,) cluster of each row as 0 .. n_clusters - 1."""
+        if self.cluster is None:
+            return np.arange(self.n)
+        return pd.factorize(self.cluster)[0]
+
+    @cached_property
+    def n_clusters(self) -> int:
+        return int(self.cluster_codes.max()) + 1
+
+    @cached_property
+    def candidates(self) -> np.ndarray:
+        """(n,) number of candidates of each impression."""
+        return self.mask.sum(axis=1)
+
+    def _needed_q_hat(self) -> np.ndarray:
+        if self.q_hat is None:
+            raise ValueError(
+                "q_hat is None: this estimator needs a reward model; pass q_hat=cross_fit(features, ...) of "
+                "shape (n, K), or choose an estimator without one (ips, clipped-ips, snips, sgips, replay)"
+            )
+        return self.q_hat
+
+
+def _validated(feedback: Feedback) -> dict[str, np.ndarray | None]:
+    """Check every argument of a Feedback and return them with their stored types."""
+    reward = _vector("reward", feedback.reward, float)
+    n = len(reward)
+    if n == 0:
+        raise ValueError("reward has no rows: an estimate needs at least one impression")
+    action = _action(feedback.action, n)
+    propensity = _vector("propensity", feedback.propensity, float, n)
+    target = _matrix("target", feedback.target, n)
+    shape = target.shape
+    mask = _mask(feedback.mask, shape)
+
+    _require(
+        np.isfinite(reward) & (reward >= 0),
+        "reward",
+        reward,
+        "must be finite and >= 0; drop or repair the row",
+    )
+    _require(
+        (action >= 0) & (action < shape[1]),
+        "action",
+        action,
+        f"must be a column of target, 0 to {shape[1] - 1}; it is an index into the candidates, not an id",
+    )
+    _require(
+        mask[np.arange(n), action],
+        "action",
+        action,
+        "is a padded cell; mask must be True for the candidate that was shown",
+    )
+    _require(
+        (propensity > 0) & (propensity <= 1),
+        "propensity",
+        propensity,
+        "must be in (0, 1]; log the probability with which the shown candidate was drawn",
+    )
+    _distribution("target", target, mask)
+    logging = None
+    if feedback.logging is not None:
+        logging = _matrix("logging", feedback.logging, n, shape[1])
+        _distribution("logging", logging, mask)
+        _require(
+            np.isclose(logging[np.arange(n), action], propensity, rtol=1e-3, atol=1e-6),
+            "propensity",
+            propensity,
+            "differs from logging at the shown candidate; both must come from the same logging policy",
+        )
+    return {
+        "reward": reward,
+        "action": action,
+        "propensity": propensity,
+        "target": target,
+        "mask": mask,
+        "q_hat": _q_hat(feedback.q_hat, mask),
+        "cluster": _cluster(feedback.cluster, n),
+        "logging": logging,
+    }
+
+
+def _vector(name: str, values, dtype, n: int | None = None) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}: it must be (n,), one value per impression")
+    if n is not None and len(array) != n:
+        raise ValueError(
+            f"{name} has {len(array)} rows but reward has {n}: give both for the same impressions"
+        )
+    return _cast(name, array, dtype)
+
+
+def _matrix(name: str, values, n: int, k: int | None = None) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 2:
+        raise ValueError(
+            f"{name} has shape {array.shape}: it must be (n, K), a row per impression and a column "
+            "per candidate, padded where an impression has fewer"
+        )
+    if len(array) != n:
+        raise ValueError(
+            f"{name} has {len(array)} rows but reward has {n}: give both for the same impressions"
+        )
+    if k is not None and array.shape[1] != k:
+        raise ValueError(f"{name} has {array.shape[1]} columns but target has {k}: pad both to the same K")
+    return _cast(name, array, float)
+
+
+def _cast(name: str, array: np.ndarray, dtype) -> np.ndarray:
+    try:
+        return np.asarray(array, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read as numbers ({error}): pass a numeric array") from error
+
+
+def _action(values, n: int) -> np.ndarray:
+    array = _vector("action", values, float, n)
+    _require(
+        np.isfinite(array) & (array == np.floor(array)),
+        "action",
+        array,
+        "must be a whole number, the column of the candidate that was shown",
+    )
+    return np.asarray(values).astype(np.int64)
+
+
+def _mask(values, shape: tuple[int, int]) -> np.ndarray:
+    if values is None:
+        return np.broadcast_to(np.True_, shape)
+    array = np.asarray(values)
+    if array.shape != shape:
+        raise ValueError(
+            f"mask has shape {array.shape} but target has {shape}: give one True or False per cell"
+        )
+    if array.dtype != bool and not np.isin(array, (0, 1)).all():
+        raise ValueError("mask has values other than True and False: give True where the cell is a candidate")
+    return array.astype(bool, copy=False)
+
+
+def _q_hat(values, mask: np.ndarray) -> np.ndarray | None:
+    if values is None:
+        return None
+    array = _matrix("q_hat", values, *mask.shape)
+    _require(
+        np.isfinite(array) | ~mask,
+        "q_hat",
+        array,
+        "must be finite for every candidate; refit the reward model",
+    )
+    return array if mask.all() else np.where(mask, array, 0.0)
+
+
+def _cluster(values, n: int) -> np.ndarray | None:
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.ndim != 1 or len(array) != n:
+        raise ValueError(
+            f"cluster has shape {array.shape} but reward has {n} rows: give one label per impression"
+        )
+    _require(
+        ~pd.isna(array), "cluster", array, "must not be missing; give unknown users a label of their own"
+    )
+    return array
+
+
+def _distribution(name: str, array: np.ndarray, mask: np.ndarray) -> None:
+    # A comparison with NaN is False, so NaN fails the first check too.
+    _require((array >= 0) & (array <= 1 + SUM_TOLERANCE), name, array, "must be a probability, 0 to 1")
+    if not mask.all():
+        _require(
+            mask | (array == 0), name, array, "is mass on a padded cell; set it to 0 and renormalise the row"
+        )
+    total = array.sum(axis=1)
+    _require(
+        np.abs(total - 1) <= SUM_TOLERANCE,
+        f"sum of {name}",
+        total,
+        "must be 1 over the impression's candidates; renormalise the row",
+    )
+
+
+def _require(ok: np.ndarray, name: str, values: np.ndarray, remedy: str) -> None:
+    if ok.all():
+        return
+    bad = np.argwhere(~ok)
+    where = f"row {bad[0, 0]}" + (f", column {bad[0, 1]}" if bad.shape[1] == 2 else "")
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    raise ValueError(f"{name} at {where} is {values[tuple(bad[0])]}{more}: {remedy}")

@@ -1,0 +1,225 @@
+"""What the LLM reads: members, titles and artworks as token ids.
+
+Text from a log is data, never structure: it is put on one line, and what looks like one of the tokenizer's special
+tokens is encoded as ordinary characters. Only this file writes line breaks, option letters and chat markers.
+"""
+
+import dataclasses
+import string
+
+import numpy as np
+
+from artlib.log import History, Log, genre_names
+
+LABELS = string.ascii_uppercase
+N_GENRES = 5  # in a history's summary
+N_RECENT = 5  # titles, at most
+METHODS = ("caption", "label")
+IGNORE = -100  # no loss on this token
+SYSTEM = "You design film posters."
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionPrompt:
+    """One impression as the `caption` method reads it: a tree whose leaves are the candidates' captions.
+
+    title -> general -> caption 1 .. K      what the picture shows, whoever looks
+          -> member  -> caption 1 .. K      what it shows if it is chosen for this member
+    """
+
+    title: list[int]
+    general: list[int]
+    member: list[int]
+    captions: list[list[int]]
+
+    @property
+    def n_tokens(self) -> int:
+        """The length of the flattened tree."""
+        captions = sum(map(len, self.captions))
+        return len(self.title) + len(self.general) + len(self.member) + 2 * captions
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelPrompt:
+    """One impression as the `label` method reads it: a multiple-choice question.
+
+    Attributes:
+        head: token ids up to the options.
+        options: token ids of each candidate's caption line without its letter, in the log's order.
+        letters: token ids of the lines' beginnings, "A." and so on.
+        tail: token ids from the options' end to where the label is expected.
+        labels: one token id a candidate: " A" and so on.
+    """
+
+    head: list[int]
+    options: list[list[int]]
+    letters: list[list[int]]
+    tail: list[int]
+    labels: list[int]
+
+    def ids(self, order: np.ndarray) -> list[int]:
+        """The question with candidate `order[i]` under letter i, ready for the label."""
+        lines = (token for letter, k in enumerate(order) for token in self.letters[letter] + self.options[k])
+        return [*self.head, *lines, *self.tail]
+
+    @property
+    def n_tokens(self) -> int:
+        """The length with its label."""
+        letters = sum(len(self.letters[k]) for k in range(len(self.options)))
+        return len(self.head) + letters + sum(map(len, self.options)) + len(self.tail) + 1
+
+
+class Reader:
+    """Turns impressions into prompts for one tokenizer.
+
+    Args:
+        log: where titles, artworks and histories come from.
+        tokenizer: of the model that will read.
+        method: "caption" or "label".
+        history_tokens: what a member's summary may take; recent titles are left out, oldest first, to fit.
+        max_tokens: what a whole prompt may take. A longer one is an error: nothing is ever cut.
+    """
+
+    def __init__(self, log: Log, tokenizer, method: str = "caption", history_tokens: int = 96, max_tokens: int = 2048):
+        if method not in METHODS:
+            raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+        self.method, self.history_tokens, self.max_tokens = method, history_tokens, max_tokens
+        self.shortened = 0  # histories whose recent titles did not all fit
+        self._tokenizer = tokenizer
+        self._history = History(log.titles, log.histories)
+        self._names = [one_line(name) for name in log.titles["name"].to_pylist()]
+        self._title_genres = [[one_line(genre) for genre in genres] for genres in log.titles["genres"].to_pylist()]
+        self._genres = [one_line(genre) for genre in genre_names(log.titles)]
+        self._captions = [one_line(caption) for caption in log.artworks["caption"].to_pylist()]
+        self._caption_ids = {}
+        self._before, self._after = chat_frame(tokenizer)
+        if method == "label":
+            self._letters = [self._encode(f"\n{letter}.") for letter in LABELS]
+            self._labels = [label_token(tokenizer, letter) for letter in LABELS]
+
+    def read(self, log: Log) -> list["CaptionPrompt | LabelPrompt"]:
+        """The prompts of a log's impressions, in their order.
+
+        Raises:
+            ValueError: a prompt is longer than `max_tokens`, or has more candidates than there are letters.
+        """
+        arrays = log.arrays()
+        profile = self._history.genre_profile(log.impressions)
+        starts, stops = self._history.spans(log.impressions)
+        build = self._caption_prompt if self.method == "caption" else self._label_prompt
+        prompts = []
+        for i in range(len(arrays)):
+            recent = self._history.title[starts[i] : stops[i]][::-1][:N_RECENT]
+            prompt = build(arrays.title[i], profile[i], recent, arrays.candidates[i][arrays.mask[i]])
+            if prompt.n_tokens > self.max_tokens:
+                name = log.impressions["impression_id"][i].as_py()
+                raise ValueError(
+                    f"impression {name}: its prompt has {prompt.n_tokens} tokens, more than max_tokens = "
+                    f"{self.max_tokens}; raise max_tokens or shorten its captions"
+                )
+            prompts.append(prompt)
+        return prompts
+
+    def _caption_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
+        after = self._special(f".{self._after}")
+        return CaptionPrompt(
+            title=self._special(f"{self._before}Describe the poster of a film"),
+            general=after,
+            member=self._member(profile, recent) + after,
+            captions=[self._caption(k) for k in artworks],
+        )
+
+    def _label_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
+        if len(artworks) > len(LABELS):
+            raise ValueError(f"{len(artworks)} candidates, but only {len(LABELS)} letters; use method caption")
+        genres = ", ".join(self._title_genres[title])
+        film = self._encode(f" {self._names[title]}" + (f" ({genres})" if genres else ""))
+        return LabelPrompt(
+            head=self._special(f"{self._before}A viewer")
+            + self._member(profile, recent)
+            + self._encode(" may watch this film:") + film
+            + self._encode("\nWhich poster would make the viewer play it?"),
+            options=[self._caption(k) for k in artworks],
+            letters=self._letters,
+            tail=self._special(f"\nReply with its letter.{self._after}Answer:"),
+            labels=self._labels[: len(artworks)],
+        )  # fmt: skip
+
+    def _member(self, profile: np.ndarray, recent: np.ndarray) -> list[int]:
+        """A member's summary within its budget: top genres with weights, then the most recent titles that fit."""
+        top = [genre for genre in np.argsort(-profile, kind="stable")[:N_GENRES] if profile[genre] > 0]
+        if not top:
+            return self._encode(" for a new viewer" if self.method == "caption" else " who is new")
+        loves = ", ".join(f"{self._genres[genre]} ({100 * profile[genre]:.0f} %)" for genre in top)
+        lead = " for a viewer who loves" if self.method == "caption" else " who loves"
+        ids = self._encode(f"{lead} {loves}")
+        fitted = 0
+        for place, title in enumerate(recent):
+            more = self._encode(f"{', and lately watched' if place == 0 else ';'} {self._names[title]}")
+            if len(ids) + len(more) > self.history_tokens:
+                break
+            ids, fitted = ids + more, fitted + 1
+        self.shortened += fitted < len(recent)
+        return ids
+
+    def _caption(self, artwork: int) -> list[int]:
+        if artwork not in self._caption_ids:
+            lead = " " if self.method == "label" or not self._after.endswith("\n") else ""
+            self._caption_ids[artwork] = self._encode(lead + self._captions[artwork])
+        return self._caption_ids[artwork]
+
+    def _encode(self, text: str) -> list[int]:
+        """Token ids of text from a log: never a special token."""
+        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+    def _special(self, text: str) -> list[int]:
+        """Token ids of this file's own text, in which chat markers mean what they say."""
+        return self._tokenizer(text, add_special_tokens=False).input_ids
+
+
+def one_line(text: str) -> str:
+    """Put text on one line, without control characters or other invisible ones that could pass for structure."""
+    visible = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(visible.split())
+
+
+def chat_frame(tokenizer) -> tuple[str, str]:
+    """What the tokenizer's chat template writes before and after a user's message, up to where the answer begins."""
+    if not tokenizer.chat_template:
+        return tokenizer.bos_token or "", "\n"
+    mark = "MESSAGE"
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": mark}]
+    for attempt in (messages, messages[1:]):  # some templates know no system role
+        try:
+            text = tokenizer.apply_chat_template(attempt, tokenize=False, add_generation_prompt=True)
+        except Exception:
+            continue
+        before, found, after = text.partition(mark)
+        if found:
+            return before, after
+    raise ValueError("the tokenizer's chat template does not take a plain user message; use another model")
+
+
+def label_token(tokenizer, letter: str) -> int:
+    """The id of " A", with its space: the prompt ends without one.
+
+    Raises:
+        ValueError: it is more than one token, so that one forward pass could not score it.
+    """
+    ids = tokenizer(f" {letter}", add_special_tokens=False).input_ids
+    if len(ids) != 1:
+        raise ValueError(f"' {letter}' is {len(ids)} tokens for this tokenizer, not one; use method caption")
+    return ids[0]
+
+
+def audit(prompts: list["CaptionPrompt | LabelPrompt"], reader: Reader) -> dict:
+    """Token lengths of prompts: how long, how near the limit, how many histories were shortened to fit."""
+    lengths = np.array([prompt.n_tokens for prompt in prompts])
+    return {
+        "prompts": len(lengths),
+        "median_tokens": float(np.median(lengths)),
+        "p95_tokens": float(np.percentile(lengths, 95)),
+        "longest_tokens": int(lengths.max()),
+        "max_tokens": reader.max_tokens,
+        "shortened_histories": reader.shortened,
+    }

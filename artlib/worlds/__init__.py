@@ -1,0 +1,46 @@
+"""Worlds: each builds a Log. `open_log` builds one into a folder, or opens what a user's own system logged."""
+
+import importlib
+import inspect
+import os
+from pathlib import Path
+
+from artlib.log import Log, LogError
+
+WORLDS = ("fiction", "movielens", "upworthy", "own")
+
+
+def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters) -> Log:
+    """Build a world's log into `folder`, unless the same one already lies there; return it.
+
+    Args:
+        folder: where the log goes.
+        world: one of `WORLDS`. "own" takes the log folder `data` as it is, once it validates.
+        data: folder of the source data, for the worlds that have any.
+        parameters: of the world's `build`; those it does not take are left out.
+
+    Raises:
+        LogError: unknown world, missing data, or an own log that breaks the contract.
+    """
+    if world not in WORLDS:
+        raise LogError(f"world {world!r} is not one of {', '.join(WORLDS)}")
+    folder = Path(folder)
+    if world == "own":
+        if not data:
+            raise LogError("world 'own' needs the parameter data: the folder of your log")
+        log = Log.load(data)
+        log.save(folder)
+        return log
+    build = importlib.import_module(f"artlib.worlds.{world}").build
+    takes = inspect.signature(build).parameters
+    arguments = {name: value for name, value in {"data": data, **parameters}.items() if name in takes}
+    asked = {"world": world, "build": {name: str(value) for name, value in arguments.items()}}
+    if (folder / "manifest.json").exists():
+        log = Log.load(folder, validate=False)  # its checksums show that it is what was validated
+        if {key: log.manifest.get(key) for key in asked} == asked:
+            return log
+    log = build(**arguments)
+    log.manifest.update(asked)
+    log.validate()
+    log.save(folder)
+    return Log.load(folder, validate=False)

