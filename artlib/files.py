@@ -47,3 +47,11 @@ def write_json(path: str | os.PathLike, content: object) -> None:
     """Write `content` as JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> dict | None:
+    """Read JSON; None where there is none, or none that is whole."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError):
+        return None

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from artlib.prompts import CaptionPrompt, LabelPrompt
 
 NOTHING = -1e9  # score of a padded candidate: its probability is exactly 0, its gradient finite
+# Lengths are padded to multiples of this: on a CPU, oneDNN compiles its kernels anew for every new shape, which takes
+# longer than the work itself; on a GPU, matrix units like multiples of 64.
+BUCKET = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +70,13 @@ def collate_trees(prompts: Sequence[CaptionPrompt]) -> dict[str, torch.Tensor]:
         input_ids, position_ids: (B, T).
         attention_mask: (B, 1, T, T) True where a token may look: at earlier tokens of its own branch. A padding
             token sees itself, since a softmax over nothing is NaN.
-        source, target, leaf: (M,) as in `Tree`, `source` into the flattened (B * T), `leaf` into (B * 2K).
+        source, target, leaf: (M,) as in `Tree`, `source` into the flattened (B * T), `leaf` into (B * 2K); where M is
+            padded, `leaf` is B * 2K, one past the last.
         candidates: (B, K) True where there is a candidate, K the largest number in the batch.
     """
     trees = [tree(prompt) for prompt in prompts]
     counts = np.array([len(prompt.captions) for prompt in prompts])
-    width, most = max(len(t.ids) for t in trees), counts.max()
+    width, most = _bucket(max(len(t.ids) for t in trees)), counts.max()
     ids, position = np.zeros((2, len(trees), width), dtype=np.int64)
     mask = np.zeros((len(trees), 1, width, width), dtype=bool)
     mask[:, 0] = np.eye(width, dtype=bool)
@@ -82,17 +86,29 @@ def collate_trees(prompts: Sequence[CaptionPrompt]) -> dict[str, torch.Tensor]:
         ids[b, :n], position[b, :n] = t.ids, t.position
         mask[b, 0, :n, :n] = t.visible[np.ix_(t.segment, t.segment)] & causal[:n, :n]
     # Captions after `general` get columns 0 .. K-1 and those after `member` K .. 2K-1, K the batch's largest.
-    leaf = [2 * most * b + np.where(t.leaf < k, t.leaf, t.leaf - k + most) for b, (t, k) in enumerate(zip(trees, counts))]
+    leaf = [
+        2 * most * b + np.where(t.leaf < k, t.leaf, t.leaf - k + most)
+        for b, (t, k) in enumerate(zip(trees, counts, strict=True))
+    ]
     batch = {
         "input_ids": ids,
         "position_ids": position,
         "attention_mask": mask,
-        "source": np.concatenate([b * width + t.source for b, t in enumerate(trees)]),
-        "target": np.concatenate([t.target for t in trees]),
-        "leaf": np.concatenate(leaf),
+        "source": _padded(np.concatenate([b * width + t.source for b, t in enumerate(trees)]), 0),
+        "target": _padded(np.concatenate([t.target for t in trees]), 0),
+        "leaf": _padded(np.concatenate(leaf), 2 * most * len(trees)),
         "candidates": np.arange(most) < counts[:, None],
     }
     return {key: torch.from_numpy(value) for key, value in batch.items()}
+
+
+def _bucket(length: int) -> int:
+    return -(-length // BUCKET) * BUCKET
+
+
+def _padded(values: np.ndarray, fill: int) -> np.ndarray:
+    # Four times as coarse: the LM head is one matrix product, and padding it is cheap beside compiling it.
+    return np.pad(values, (0, -len(values) % (4 * BUCKET)), constant_values=fill)
 
 
 def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -110,7 +126,8 @@ def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """
     log_p = _token_log_probabilities(model, batch)
     n, most = batch["candidates"].shape
-    captions = torch.zeros(n * 2 * most, device=log_p.device).index_add(0, batch["leaf"], log_p).view(n, 2, most)
+    captions = torch.zeros(n * 2 * most + 1, device=log_p.device).index_add(0, batch["leaf"], log_p)
+    captions = captions[:-1].view(n, 2, most)
     return (captions[:, 1] - captions[:, 0]).masked_fill(~batch["candidates"], NOTHING)
 
 
@@ -147,7 +164,7 @@ def collate_labels(prompts: Sequence[LabelPrompt], orders: Sequence[np.ndarray])
         candidates: (B, K) True where there is a candidate.
     """
     rows = [prompt.ids(order) for prompt, order in zip(prompts, orders, strict=True)]
-    width, most = max(map(len, rows)), max(map(len, orders))
+    width, most = _bucket(max(map(len, rows))), max(map(len, orders))
     ids, attend = np.zeros((2, len(rows), width), dtype=np.int64)
     labels, candidates = np.zeros((len(rows), most), dtype=np.int64), np.zeros((len(rows), most), dtype=bool)
     for b, (prompt, order) in enumerate(zip(prompts, orders, strict=True)):

@@ -6,7 +6,6 @@ last whole one when it was killed.
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -65,8 +64,8 @@ class Settings:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
 
 
-def plays(log: Log, split: str, most: int, seed: int) -> Log:
-    """Up to `most` impressions of a split that were played, drawn at random, in random order."""
+def plays(log: Log, split: str, most: int | None, seed: int) -> Log:
+    """The played impressions of a split in random order, at most `most` of them."""
     part = log.split(split)
     rows = np.flatnonzero(part.arrays().reward > 0)
     if not len(rows):
@@ -86,10 +85,10 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     """
     folder = Path(folder)
     asked = {"settings": dataclasses.asdict(settings), "data": log.manifest.get("files")}
-    finished = _read_json(folder / "training.json")
+    finished = files.read_json(folder / "training.json")
     if finished and all(finished.get(key) == value for key, value in asked.items()):
         return finished
-    if _read_json(folder / "asked.json") != asked:  # checkpoints of other settings or data are of no use
+    if files.read_json(folder / "asked.json") != asked:  # checkpoints of other settings or data are of no use
         files.discard(folder)
         files.write_json(folder / "asked.json", asked)
 
@@ -127,7 +126,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     }
     files.write_json(folder / "training.json", result)
     files.discard(folder / "checkpoints")
-    return _read_json(folder / "training.json")
+    return files.read_json(folder / "training.json")
 
 
 def reader_for(log: Log, tokenizer, settings: Settings) -> prompts.Reader:
@@ -137,7 +136,7 @@ def reader_for(log: Log, tokenizer, settings: Settings) -> prompts.Reader:
 
 def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end (its trainer_state.json comes last)."""
-    whole = [path for path in folder.glob("checkpoint-*") if _read_json(path / "trainer_state.json")]
+    whole = [path for path in folder.glob("checkpoint-*") if files.read_json(path / "trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
@@ -266,10 +265,3 @@ def _label_trainer(language_model, tokenizer, data: Sequence[list], shown: Seque
         train_dataset=rows(data[0], shown[0]),
         eval_dataset=rows(data[1], shown[1]),
     )
-
-
-def _read_json(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None

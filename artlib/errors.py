@@ -1,0 +1,103 @@
+"""Where, for whom and why a policy chooses badly."""
+
+import numpy as np
+import pandas as pd
+
+from artlib import ope
+from artlib.log import History, Log, genre_matrix, genre_names
+
+COLUMNS = ["group", "level", "n", "mean", "lower", "upper"]
+
+
+def describe(log: Log, test: Log, policy: np.ndarray, production: np.ndarray) -> pd.DataFrame:
+    """One row an impression: who was asked about what, what the policy chose, and what that cost.
+
+    Args:
+        log: the whole log; test: the impressions that the policy was asked about.
+        policy, production: (n, K) probabilities.
+
+    Returns:
+        impression_id, user_id, title, history (titles watched before), candidates, favourites (the member's three
+        top genres), match (share of the title's genres among them), cold, chosen, produced (column of the most
+        probable candidate), agrees; and `loss`: in simulated worlds the regret max q - sum_k pi_k q_k, else the
+        difference of IPS terms production - policy, whose mean is the estimated loss in value.
+    """
+    arrays = test.arrays()
+    history = History(log.titles, log.histories)
+    start, stop = history.spans(test.impressions)
+    profile = history.genre_profile(test.impressions)
+    names = np.array(genre_names(log.titles))
+    top = np.argsort(-profile, axis=1, kind="stable")[:, :3]
+    carried = genre_matrix(log.titles)[arrays.title] > 0
+    liked = np.take_along_axis(carried, top, axis=1) & (np.take_along_axis(profile, top, axis=1) > 0)
+    cold = dict(zip(log.impressions["impression_id"].to_pylist(), log.cold(), strict=True))
+    ids = test.impressions["impression_id"].to_pylist()
+    rows = np.arange(len(arrays))
+    if test.truth is not None:
+        q = np.where(arrays.mask, test.expected_reward(), -np.inf)
+        loss = q.max(axis=1) - np.where(arrays.mask, policy * np.where(arrays.mask, q, 0), 0).sum(axis=1)
+    else:
+        gain = (production - policy)[rows, arrays.shown] / arrays.propensity
+        loss = gain * arrays.reward
+    return pd.DataFrame({
+        "impression_id": ids,
+        "user_id": test.impressions["user_id"].to_pylist(),
+        "title": [log.titles["name"][int(t)].as_py() for t in arrays.title],
+        "history": stop - start,
+        "candidates": arrays.mask.sum(axis=1),
+        "favourites": [", ".join(names[t[profile[i, t] > 0]]) for i, t in enumerate(top)],
+        "match": liked.sum(axis=1) / np.maximum(carried.sum(axis=1), 1),
+        "cold": [bool(cold[name]) for name in ids],
+        "chosen": policy.argmax(axis=1),
+        "produced": production.argmax(axis=1),
+        "agrees": policy.argmax(axis=1) == production.argmax(axis=1),
+        "loss": loss,
+    })  # fmt: skip
+
+
+def by_group(cases: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Mean loss by candidates, history, match of genres, warm or cold, and agreement with production.
+
+    Returns:
+        group, level, n, mean and its 95 % interval clustered by user; `attrs["measure"]` says what the loss is.
+    """
+    groups = {
+        "candidates": cases["candidates"],
+        "history": pd.qcut(cases["history"], 4, duplicates="drop").astype(str),
+        "favourite genres in the title": np.where(cases["match"] > 0, "some", "none"),
+        "title": np.where(cases["cold"], "cold", "warm"),
+        "production": np.where(cases["agrees"], "chooses the same", "chooses another"),
+    }
+    rows = []
+    for group, level in groups.items():
+        for name, part in cases.groupby(np.asarray(level)):
+            mean, lower, upper = _clustered_mean(part["loss"].to_numpy(), part["user_id"].to_numpy())
+            rows.append((group, str(name), len(part), mean, lower, upper))
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table.attrs["measure"] = measure
+    return table
+
+
+def _clustered_mean(values: np.ndarray, cluster: np.ndarray) -> tuple[float, float, float]:
+    """A mean and its 95 % interval: `ope`'s delta method, every row shown by the only candidate it has."""
+    n = len(values)
+    one = np.ones((n, 1))
+    low = min(0.0, values.min())  # Feedback takes rewards of at least 0
+    feedback = ope.Feedback(values - low, np.zeros(n, dtype=int), np.ones(n), one, cluster=cluster)
+    if len(np.unique(cluster)) < 2:
+        return float(values.mean()), np.nan, np.nan
+    found = ope.estimate(feedback, "ips", method="normal")
+    return found.value + low, found.lower + low, found.upper + low
+
+
+def read_case(log: Log, test: Log, row: int, policies: dict[str, np.ndarray]) -> pd.DataFrame:
+    """One impression to read: a row a candidate with its caption, each policy's probability, and the true reward."""
+    arrays = test.arrays()
+    mask = arrays.mask[row]
+    frame = pd.DataFrame({"caption": [log.artworks["caption"][int(a)].as_py() for a in arrays.candidates[row][mask]]})
+    for name, policy in policies.items():
+        frame[name] = policy[row][mask].round(3)
+    if test.truth is not None:
+        frame["true reward"] = test.expected_reward()[row][mask].round(3)
+    frame["shown"] = np.where(np.arange(len(frame)) == arrays.shown[row], f"reward {arrays.reward[row]:g}", "")
+    return frame

@@ -1,0 +1,250 @@
+"""Policies: for every impression, a probability for each of its candidates."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import scipy.optimize
+
+from artlib import files, model, score, train
+from artlib.log import History, Log, LogError, pad, unpad
+from artlib.score import probabilities
+
+PRIOR_SHOWN = 20.0  # impressions' worth of the average play rate that every artwork starts with
+EMBEDDING_SIZE = 128  # leading principal components of the caption embeddings
+PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # of the text baseline, chosen on the validation split
+
+
+def uniform(log: Log) -> np.ndarray:
+    """(n, K) the same probability for every candidate."""
+    mask = log.arrays().mask
+    return mask / mask.sum(axis=1, keepdims=True)
+
+
+def greedy(scores: np.ndarray) -> np.ndarray:
+    """(n, K) all probability on the best candidate; ties share it."""
+    best = scores == scores.max(axis=1, keepdims=True)
+    return best / best.sum(axis=1, keepdims=True)
+
+
+def popular_scores(log: Log, impressions: Log) -> np.ndarray:
+    """The play rate of each candidate in the earlier period and the training split, for whoever watches.
+
+    Inverse propensities correct for what the logging policy preferred to show; rates are shrunk to the average.
+
+    Returns:
+        (n, K) smoothed rates; -inf where padded. Candidates never shown get the average.
+    """
+    parts = [log.split("train").arrays()] + ([log.arrays("earlier")] if log.earlier is not None else [])
+    artwork = np.concatenate([part.shown_artwork for part in parts])
+    reward = np.concatenate([part.reward for part in parts])
+    weight = np.concatenate([1 / (part.propensity * part.mask.sum(axis=1)) for part in parts])
+    shown = np.bincount(artwork, weights=weight, minlength=len(log.artworks))
+    played = np.bincount(artwork, weights=weight * reward, minlength=len(log.artworks))
+    average = np.average(reward, weights=weight)
+    rate = (played + PRIOR_SHOWN * average) / (shown + PRIOR_SHOWN)
+    arrays = impressions.arrays()
+    return np.where(arrays.mask, rate[arrays.candidates], -np.inf)
+
+
+def oracle(log: Log) -> np.ndarray:
+    """(n, K) always the candidate with the largest true expected reward. Simulated worlds only."""
+    return greedy(np.where(log.arrays().mask, log.expected_reward(), -np.inf))
+
+
+def llm_scores(log: Log, impressions: Log, settings: train.Settings, adapter: str | os.PathLike | None) -> np.ndarray:
+    """(n, K) scores of the LLM with an adapter, or of the bare model (zero-shot)."""
+    language_model, tokenizer = model.load(
+        settings.base, adapter, settings.dtype, settings.load_in_4bit, settings.max_tokens
+    )
+    return score.score(language_model, train.reader_for(log, tokenizer, settings).read(impressions))
+
+
+def caption_embeddings(log: Log, settings: train.Settings) -> np.ndarray:
+    """Frozen embeddings of all captions by the same base model: whitened principal components.
+
+    Returns:
+        (A, d) rows in the order of `artworks`.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from artlib.prompts import one_line
+
+    language_model, tokenizer = model.load(settings.base, dtype=settings.dtype, max_tokens=settings.max_tokens)
+    device = next(language_model.parameters()).device
+    captions = [one_line(caption) for caption in log.artworks["caption"].to_pylist()]
+    order = np.argsort([len(caption) for caption in captions])
+    rows = None
+    for part in tqdm(np.array_split(order, max(1, len(order) // 32)), desc="embedding captions", mininterval=2):
+        ids = tokenizer([captions[i] for i in part], add_special_tokens=False, split_special_tokens=True).input_ids
+        width = max(map(len, ids))
+        tokens = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=device)
+        real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=device)
+        with torch.inference_mode():
+            layers = language_model.model(tokens, attention_mask=real, output_hidden_states=True).hidden_states
+        # Middle layers carry more of what a text is about than the last, which is busy predicting the next token.
+        hidden = layers[len(layers) * 2 // 3].float() * real[:, :, None]
+        mean = (hidden.sum(dim=1) / real.sum(dim=1, keepdim=True)).cpu().numpy()
+        rows = np.empty((len(captions), mean.shape[1])) if rows is None else rows
+        rows[part] = mean
+    rows -= rows.mean(axis=0)
+    left, singular, _ = np.linalg.svd(rows, full_matrices=False)
+    kept = min(EMBEDDING_SIZE, int((singular > 1e-6 * singular[0]).sum()))
+    return left[:, :kept] * np.sqrt(len(rows))
+
+
+def text_scores(log: Log, impressions: Log, embeddings: np.ndarray, plays: Log, validation: Log) -> np.ndarray:
+    """The strongest reader of captions without an LLM's forward pass per decision: a bilinear conditional logit.
+
+    score(u, c) = (1, g_u)' W e_c, with g_u the member's genre profile and e_c the caption's embedding; W maximises
+    the likelihood of the played artwork among the candidates, less an L2 penalty chosen on the validation plays.
+
+    Args:
+        embeddings: (A, d).
+        plays, validation: played impressions to fit W and to choose the penalty.
+
+    Returns:
+        (n, K) scores; -inf where padded.
+    """
+    history = History(log.titles, log.histories)
+
+    def inputs(part: Log) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        arrays, profile = part.arrays(), history.genre_profile(part.impressions)
+        member = np.hstack([np.ones((len(profile), 1)), 5 * (profile - profile.mean(axis=0))])
+        return member, embeddings[np.maximum(arrays.candidates, 0)], arrays.mask
+
+    fit_inputs, check_inputs = inputs(plays), inputs(validation)
+    fit_shown, check_shown = plays.arrays().shown, validation.arrays().shown
+    best = None
+    start = np.zeros((fit_inputs[0].shape[1], embeddings.shape[1]))
+    for penalty in sorted(PENALTIES, reverse=True):
+        start = _conditional_logit(*fit_inputs, fit_shown, penalty, start)
+        chosen = probabilities(_bilinear(start, *check_inputs))[np.arange(len(check_shown)), check_shown]
+        loss = -np.log(np.maximum(chosen, 1e-12)).mean()
+        if best is None or loss < best[0]:
+            best = loss, start
+    return _bilinear(best[1], *inputs(impressions))
+
+
+def _bilinear(weights: np.ndarray, member: np.ndarray, caption: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, np.einsum("nd,nkd->nk", member @ weights, caption), -np.inf)
+
+
+def _conditional_logit(member, caption, mask, shown, penalty: float, start: np.ndarray) -> np.ndarray:
+    """Maximum penalised likelihood by L-BFGS: sum_i log softmax_k(score)[shown_i] - penalty |W|^2 / 2."""
+    rows = np.arange(len(shown))
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(start.shape)
+        p = probabilities(_bilinear(weights, member, caption, mask))
+        residual = p.copy()
+        residual[rows, shown] -= 1
+        gradient = member.T @ np.einsum("nk,nkd->nd", residual, caption) + penalty * weights
+        value = -np.log(np.maximum(p[rows, shown], 1e-300)).sum() + penalty * (weights**2).sum() / 2
+        return value, gradient.ravel()
+
+    found = scipy.optimize.minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return found.x.reshape(start.shape)
+
+
+def save(folder: str | os.PathLike, name: str, log: Log, policy: np.ndarray, choice: np.ndarray | None = None) -> None:
+    """Write `policies/NAME.parquet`: impression_id, probabilities, and choice where the policy has one.
+
+    Args:
+        log: whose impressions the policy was asked about.
+        policy: (n, K) with which probability it shows each candidate.
+        choice: (n, K) how likely it thinks each candidate the one to be played; None where it does not say.
+    """
+    mask = log.arrays().mask
+    columns = {"impression_id": log.impressions["impression_id"], "probabilities": unpad(policy, mask)}
+    if choice is not None:
+        columns["choice"] = unpad(choice, mask)
+    with files.replacing(Path(folder) / f"{name}.parquet") as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def read(folder: str | os.PathLike, log: Log, column: str = "probabilities") -> dict[str, np.ndarray]:
+    """Read the policies of a folder for a log's impressions: name -> (n, K), where they have the column.
+
+    Raises:
+        LogError: a file lacks an impression, or has other candidates.
+    """
+    found = {}
+    mask = log.arrays().mask
+    for path in sorted(Path(folder).glob("*.parquet")):
+        table = pq.read_table(path)
+        if column not in table.column_names:
+            continue
+        order = pc.index_in(log.impressions["impression_id"], table["impression_id"].combine_chunks())
+        if order.null_count:
+            raise LogError(f"{path} lacks some of the impressions; run 03_evaluate again")
+        values, given = pad(table[column].take(order))
+        if not np.array_equal(given, mask):
+            raise LogError(f"{path} is for other candidates than the log's; run 03_evaluate again")
+        found[path.stem] = values
+    return found
+
+
+def compute(
+    log: Log, folder: str | os.PathLike, settings: train.Settings, adapters: dict[str, Path], most: int = 0,
+    deterministic: bool = True, report: Callable[[str], None] = print,
+) -> Log:  # fmt: skip
+    """Ask every policy about the test split and write its answers; those already written for the same are kept.
+
+    Args:
+        folder: `policies/` of a run.
+        settings: of the LLM, and how many plays the text baseline shares with it.
+        adapters: policy name -> adapter folder.
+        most: so many test impressions at most, the first in time; 0 for all.
+        deterministic: learned policies show their best candidate; else they draw from their choice probabilities.
+        report: told what is being done.
+
+    Returns:
+        The test split that was asked about.
+    """
+    folder = Path(folder)
+    asked = {
+        "log": log.manifest.get("files"),
+        "settings": dataclasses.asdict(settings),
+        "adapters": {name: files.sha256(path / "training.json") for name, path in adapters.items()},
+        "most": most,
+        "deterministic": deterministic,
+    }
+    if files.read_json(folder / "asked.json") != asked:
+        files.discard(folder)
+        files.write_json(folder / "asked.json", asked)
+    test = log.split("test")
+    test = test.take(np.arange(min(most or len(test.impressions), len(test.impressions))))
+    arrays = test.arrays()
+    plays, all_plays = (train.plays(log, "train", most, settings.seed) for most in (settings.max_examples, None))
+    validation = train.plays(log, "validation", settings.max_validation, settings.seed)
+
+    def learned(name: str, make: Callable[[Log], np.ndarray]) -> None:
+        if (folder / f"{name}.parquet").exists():
+            return
+        report(f"{name} ...")
+        scores = make(test)
+        temperature = train.fit_temperature(make(validation), validation.arrays().shown)
+        choice = probabilities(scores, temperature)
+        save(folder, name, test, greedy(scores) if deterministic else choice, choice)
+
+    save(folder, "random", test, uniform(test))
+    save(folder, "production", test, arrays.production)
+    save(folder, "popular", test, greedy(popular_scores(log, test)))
+    if test.truth is not None:
+        save(folder, "oracle", test, oracle(test))
+    if not all((folder / f"{name}.parquet").exists() for name in ("text", "text-whole-log")):
+        report("embedding captions ...")
+        embeddings = caption_embeddings(log, settings)
+        learned("text", lambda part: text_scores(log, part, embeddings, plays, validation))
+        learned("text-whole-log", lambda part: text_scores(log, part, embeddings, all_plays, validation))
+    learned("llm-zero-shot", lambda part: llm_scores(log, part, settings, None))
+    for name, adapter in adapters.items():
+        learned(name, lambda part, adapter=adapter: llm_scores(log, part, settings, adapter))
+    return test
