@@ -247,7 +247,7 @@ class History:
         """
         ids = impressions["user_id"].to_numpy()
         user = np.searchsorted(self._users, ids)
-        known = (user < len(self._users)) & (self._users[np.minimum(user, len(self._users) - 1)] == ids)
+        known = np.isin(ids, self._users)
         rank = np.searchsorted(self._times, pc.cast(impressions["timestamp"], pa.int64()).to_numpy())
         start = np.searchsorted(self._sorted, self._key(user, np.zeros_like(rank)))
         stop = np.searchsorted(self._sorted, self._key(user, rank))

@@ -1,5 +1,6 @@
 """What can be wrong with a log. Each check yields at most one fault: the first row that breaks it, and how many do."""
 
+import datetime
 from collections.abc import Iterator
 
 import numpy as np
@@ -45,7 +46,9 @@ def _fault(file: str, column: str, bad: np.ndarray, values, wrong: str, remedy: 
         row = int(np.argmax(bad))
         value = values[row]
         value = value.as_py() if isinstance(value, pa.Scalar) else value
-        text = repr(value) if len(repr(value)) <= 120 else repr(value)[:117] + "..."
+        value = value.item() if isinstance(value, np.generic) else value
+        text = str(value) if isinstance(value, datetime.datetime) else repr(value)
+        text = text if len(text) <= 120 else text[:117] + "..."
         more = f" (and {bad.sum() - 1:,} more rows)" if bad.sum() > 1 else ""
         yield f"{file}.parquet row {row}, column {column}: {text} {wrong}{more}; {remedy}"
 
@@ -186,5 +189,5 @@ def _truth(tables: dict[str, pa.Table]) -> Iterator[str]:
     flat = pc.list_flatten(values).to_numpy()
     row = np.repeat(np.arange(len(truth)), lengths)
     bad = np.bincount(row[~((flat >= 0) & np.isfinite(flat))], minlength=len(truth)) > 0
-    yield from _fault("truth", "expected_reward", bad, values, "holds a value that is not a finite number of at least 0",
-                      "repair it")  # fmt: skip
+    yield from _fault("truth", "expected_reward", bad, values,
+                      "holds a value that is not a finite number of at least 0", "repair it")  # fmt: skip

@@ -14,7 +14,8 @@ import pyarrow as pa
 import yaml
 
 from artlib import log as logs
-from artlib.worlds import production
+from artlib.worlds import simulation
+from artlib.worlds.simulation import ids
 
 # Share of a theme's scenes, and of the titles, that each split owns. Captions of validation and test titles are
 # made of scenes that no training caption holds.
@@ -110,54 +111,24 @@ def build(
     candidates = catalogue.artworks[title]
     mask = candidates >= 0
     truth = np.where(mask, world.play_probability(user, title, candidates), 0)
-    asked = pa.table({"user_id": _ids("u", user), "timestamp": pa.array(time, pa.timestamp("us", tz="UTC"))})
+    asked = pa.table({"user_id": ids("u", user), "timestamp": pa.array(time, pa.timestamp("us", tz="UTC"))})
     profile = logs.History(catalogue.titles, histories).genre_profile(asked)
 
-    # The earlier period was shown uniformly at random; production learns from it and logs all the rest.
-    policy = mask / mask.sum(axis=1, keepdims=True)
-    early = np.arange(len(user)) < n_train
-    shown, reward = _show(policy, truth, rng, early)
-    first = np.flatnonzero(early)
-    bandit = production.fit(
-        profile[first], title[first], candidates[first, shown[first]], reward[first],
-        n_titles=n_titles, n_artworks=len(catalogue.captions),
+    split = np.concatenate([np.full(n_train, ""), np.repeat(list(sizes), list(sizes.values()))])
+    tables, bandit = simulation.feedback(
+        ids("u", user), title, ids("t", np.arange(n_titles)), time, split, candidates, truth, profile,
+        n_artworks=len(catalogue.captions), rng=rng,
     )  # fmt: skip
-    policy[~early] = bandit.probabilities(profile[~early], candidates[~early], mask[~early])
-    later_shown, later_reward = _show(policy, truth, rng, ~early)
-    shown, reward = np.where(early, shown, later_shown), np.where(early, reward, later_reward)
-
-    columns = {
-        "impression_id": np.concatenate([_ids("e", np.arange(n_train)), _ids("i", np.arange((~early).sum()))]),
-        "user_id": _ids("u", user),
-        "title_id": _ids("t", title),
-        "timestamp": time,
-        "shown": shown,
-        "propensity": policy[np.arange(len(user)), shown],
-        "reward": reward,
-        "split": np.concatenate([np.full(n_train, ""), np.repeat(list(sizes), list(sizes.values()))]),
-    }
-
-    def rows(part: np.ndarray) -> dict:
-        lists = {
-            "candidates": logs.unpad(_ids("a", candidates), mask & part[:, None]),
-            "production": logs.unpad(policy, mask & part[:, None]),
-            "expected_reward": logs.unpad(truth, mask & part[:, None]),
-        }
-        return {k: v[part] for k, v in columns.items()} | {k: v.filter(pa.array(part)) for k, v in lists.items()}
-
-    later = rows(~early)
     return logs.Log(
         titles=catalogue.titles,
         artworks=logs.table("artworks", {
-            "artwork_id": _ids("a", np.arange(len(catalogue.captions))),
-            "title_id": _ids("t", catalogue.owner),
+            "artwork_id": ids("a", np.arange(len(catalogue.captions))),
+            "title_id": ids("t", catalogue.owner),
             "caption": catalogue.captions,
             "image": pa.nulls(len(catalogue.captions), pa.string()),
         }),
         histories=histories,
-        impressions=logs.table("impressions", later),
-        earlier=logs.table("earlier", rows(early)),
-        truth=logs.table("truth", later),
+        **tables,
         manifest={
             "world": "fiction",
             "parameters": {"n_users": n_users, "n_titles": n_titles, **{f"n_{k}": v for k, v in sizes.items()}},
@@ -208,7 +179,7 @@ def _catalogue(n_titles: int, rng: np.random.Generator) -> _Catalogue:
                 rows[key].append(value)
         columns.append(_describe(own, cast[title], names, rng))
     table = {key: [column[key] for column in columns] for key in columns[0]}
-    titles = logs.table("titles", {"title_id": _ids("t", np.arange(n_titles)), **table})
+    titles = logs.table("titles", {"title_id": ids("t", np.arange(n_titles)), **table})
     arrays = {key: np.array(value) for key, value in rows.items()}
     return _Catalogue(
         titles, split, cold, themes, cast, artworks, captions=captions,
@@ -345,23 +316,8 @@ def _histories(
     order = np.lexsort((watched["time"], watched["user"]))
     order = order[keep[order]]
     return logs.table("histories", {
-        "user_id": _ids("u", watched["user"][order]),
-        "title_id": _ids("t", watched["title"][order]),
+        "user_id": ids("u", watched["user"][order]),
+        "title_id": ids("t", watched["title"][order]),
         "timestamp": watched["time"][order],
         "weight": np.round(watched["weight"][order], 3),
     })  # fmt: skip
-
-
-def _show(
-    policy: np.ndarray, truth: np.ndarray, rng: np.random.Generator, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What is shown and whether it is played, (n,) each; only `rows` mean anything."""
-    shown = np.zeros(len(policy), dtype=int)
-    shown[rows] = production.draw(policy[rows], rng)
-    chance = truth[np.arange(len(policy)), shown]
-    return shown, (rng.random(len(policy)) < chance).astype(float)
-
-
-def _ids(letter: str, numbers: np.ndarray) -> np.ndarray:
-    """Ids such as u00042; numbers below 0 (padding) give ids that are never read."""
-    return np.char.add(letter, np.char.zfill(np.asarray(numbers).astype(str), 6))

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,8 @@ def fit(
     features.eliminate_zeros()
     if len(np.unique(reward > 0)) < 2:
         raise ValueError("the earlier period has no plays or nothing but plays: make it longer")
-    weights = LogisticRegression(C=1 / regularisation, max_iter=300).fit(features, reward > 0).coef_[0]
+    with threadpool_limits(1):  # the order of sums, and so the last digits, must not depend on the machine's cores
+        weights = LogisticRegression(C=1 / regularisation, max_iter=300).fit(features, reward > 0).coef_[0]
     return Production(
         quality=weights[:n_artworks],
         affinity=weights[n_artworks : n_artworks * (1 + genres)].reshape(n_artworks, genres) * emphasis,
