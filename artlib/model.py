@@ -69,16 +69,19 @@ def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: 
     return model.eval(), tokenizer
 
 
-def add_lora(model, rank: int = 16, seed: int = 0):
+def add_lora(model, rank: int = 16, layers: int = 0, seed: int = 0):
     """Wrap the model with fresh LoRA adapters on all linear layers (B = 0: the scores stay what they were).
 
     Args:
         rank: of the update; its scale alpha / rank is 2.
+        layers: adapt only the last so many layers, so that the backward pass stops there; 0 for all.
     """
+    depth = model.config.num_hidden_layers
+    adapted = list(range(depth - min(layers or depth, depth), depth))
     with quiet():
         return import_unsloth().FastLanguageModel.get_peft_model(
             model, r=rank, lora_alpha=2 * rank, lora_dropout=0, bias="none", target_modules=LORA_TARGETS,
-            use_gradient_checkpointing=False, random_state=seed,
+            layers_to_transform=adapted, use_gradient_checkpointing=False, random_state=seed,
         )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ NOTHING = -1e9  # score of a padded candidate: its probability is exactly 0, its
 # Lengths are padded to multiples of this: on a CPU, oneDNN compiles its kernels anew for every new shape, which takes
 # longer than the work itself; on a GPU, matrix units like multiples of 64.
 BUCKET = 64
+BOTH = ("general", "member")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Tree:
         visible: (S, S) True where segment i may look at segment j: itself and its ancestors.
         source: (m,) the token whose output predicts each caption token.
         target: (m,) the caption token.
-        leaf: (m,) which caption it belongs to: 0 .. K-1 after `general`, K .. 2K-1 after `member`.
+        leaf: (m,) which caption it belongs to: 0 .. K-1 after the first root, K .. 2K-1 after the second.
     """
 
     ids: np.ndarray
@@ -36,10 +37,14 @@ class Tree:
     leaf: np.ndarray
 
 
-def tree(prompt: CaptionPrompt) -> Tree:
-    """Lay a prompt out so that one forward pass scores every caption twice, sharing what they have in common."""
+def tree(prompt: CaptionPrompt, roots: Sequence[str] = BOTH) -> Tree:
+    """Lay a prompt out so that one forward pass scores every caption, once a root, sharing what they have in common.
+
+    Args:
+        roots: "general", "member" or both.
+    """
     segments, parents = [prompt.title], [-1]
-    for root in (prompt.general, prompt.member):
+    for root in (getattr(prompt, name) for name in roots):
         parents += [0] + [len(segments)] * len(prompt.captions)
         segments += [root, *prompt.captions]
     n_segments = len(segments)
@@ -63,18 +68,18 @@ def tree(prompt: CaptionPrompt) -> Tree:
     )  # fmt: skip
 
 
-def collate_trees(prompts: Sequence[CaptionPrompt]) -> dict[str, torch.Tensor]:
-    """A batch of B trees, padded to T tokens.
+def collate_trees(prompts: Sequence[CaptionPrompt], roots: Sequence[str] = BOTH) -> dict[str, torch.Tensor]:
+    """A batch of B trees with R roots each, padded to T tokens.
 
     Returns:
         input_ids, position_ids: (B, T).
         attention_mask: (B, 1, T, T) True where a token may look: at earlier tokens of its own branch. A padding
             token sees itself, since a softmax over nothing is NaN.
-        source, target, leaf: (M,) as in `Tree`, `source` into the flattened (B * T), `leaf` into (B * 2K); where M is
-            padded, `leaf` is B * 2K, one past the last.
+        source, target, leaf: (M,) as in `Tree`, `source` into the flattened (B * T), `leaf` into (B * R * K);
+            where M is padded, `leaf` is B * R * K, one past the last.
         candidates: (B, K) True where there is a candidate, K the largest number in the batch.
     """
-    trees = [tree(prompt) for prompt in prompts]
+    trees = [tree(prompt, roots) for prompt in prompts]
     counts = np.array([len(prompt.captions) for prompt in prompts])
     width, most = _bucket(max(len(t.ids) for t in trees)), counts.max()
     ids, position = np.zeros((2, len(trees), width), dtype=np.int64)
@@ -85,9 +90,9 @@ def collate_trees(prompts: Sequence[CaptionPrompt]) -> dict[str, torch.Tensor]:
         n = len(t.ids)
         ids[b, :n], position[b, :n] = t.ids, t.position
         mask[b, 0, :n, :n] = t.visible[np.ix_(t.segment, t.segment)] & causal[:n, :n]
-    # Captions after `general` get columns 0 .. K-1 and those after `member` K .. 2K-1, K the batch's largest.
+    # Captions after root r get columns r K .. r K + K-1, with K the batch's largest number of candidates.
     leaf = [
-        2 * most * b + np.where(t.leaf < k, t.leaf, t.leaf - k + most)
+        (len(roots) * b + t.leaf // k) * most + t.leaf % k
         for b, (t, k) in enumerate(zip(trees, counts, strict=True))
     ]
     batch = {
@@ -96,7 +101,7 @@ def collate_trees(prompts: Sequence[CaptionPrompt]) -> dict[str, torch.Tensor]:
         "attention_mask": mask,
         "source": _padded(np.concatenate([b * width + t.source for b, t in enumerate(trees)]), 0),
         "target": _padded(np.concatenate([t.target for t in trees]), 0),
-        "leaf": _padded(np.concatenate(leaf), 2 * most * len(trees)),
+        "leaf": _padded(np.concatenate(leaf), len(roots) * most * len(trees)),
         "candidates": np.arange(most) < counts[:, None],
     }
     return {key: torch.from_numpy(value) for key, value in batch.items()}
@@ -124,11 +129,16 @@ def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     Returns:
         (B, K) scores in float32; `NOTHING` where padded.
     """
+    captions = caption_log_probabilities(model, batch, len(BOTH))
+    return (captions[:, 1] - captions[:, 0]).masked_fill(~batch["candidates"], NOTHING)
+
+
+def caption_log_probabilities(model, batch: dict[str, torch.Tensor], n_roots: int) -> torch.Tensor:
+    """(B, R, K) log p(caption | what stands before it), summed over its tokens, after each of R roots; 0 if padded."""
     log_p = _token_log_probabilities(model, batch)
     n, most = batch["candidates"].shape
-    captions = torch.zeros(n * 2 * most + 1, device=log_p.device).index_add(0, batch["leaf"], log_p)
-    captions = captions[:-1].view(n, 2, most)
-    return (captions[:, 1] - captions[:, 0]).masked_fill(~batch["candidates"], NOTHING)
+    captions = torch.zeros(n * n_roots * most + 1, device=log_p.device).index_add(0, batch["leaf"], log_p)
+    return captions[:-1].view(n, n_roots, most)
 
 
 def _token_log_probabilities(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -199,29 +209,51 @@ def score(model, prompts: Sequence[CaptionPrompt | LabelPrompt], batch_tokens: i
         (n, K) float64 scores; -inf where padded.
     """
     model.eval()
-    device = next(model.parameters()).device
+    if isinstance(prompts[0], CaptionPrompt):
+        # What a caption says to anybody is the same for all members who are asked about a title: once a title will do.
+        titles: dict = {}
+        which = [titles.setdefault((*p.title, *sum(p.captions, [])), len(titles)) for p in prompts]
+        one_each = [prompts[which.index(number)] for number in range(len(titles))]
+        general = _batched(model, one_each, [(i, "general") for i in range(len(titles))], batch_tokens, "captions")
+        member = _batched(model, prompts, [(i, "member") for i in range(len(prompts))], batch_tokens, "members")
+        total = member - general[which][:, : member.shape[1]]
+    else:
+        tasks = [(i, turn) for i, prompt in enumerate(prompts) for turn in range(len(prompt.options))]
+        total = _batched(model, prompts, tasks, batch_tokens, "questions")
     counts = np.array([len(_candidates(prompt)) for prompt in prompts])
-    total = np.zeros((len(prompts), counts.max()))
-    label = isinstance(prompts[0], LabelPrompt)
-    tasks = [(i, r) for i, k in enumerate(counts) for r in range(k if label else 1)]
-    tasks.sort(key=lambda task: -prompts[task[0]].n_tokens)
-    progress = tqdm(total=len(tasks), desc="scoring", unit="prompt", mininterval=2)
-    for part in _batches(tasks, [prompts[i].n_tokens for i, _ in tasks], batch_tokens):
-        rows = [i for i, _ in part]
-        batch_prompts = [prompts[i] for i in rows]
-        if label:
-            batch = collate_labels(batch_prompts, [np.roll(np.arange(counts[i]), r) for i, r in part])
-        else:
-            batch = collate_trees(batch_prompts)
-        batch = {key: value.to(device) for key, value in batch.items()}
-        with torch.inference_mode():
-            scores = (label_scores if label else caption_scores)(model, batch).double().cpu().numpy()
-        np.add.at(total, (rows, slice(0, scores.shape[1])), scores)
-        progress.update(len(part))
-    progress.close()
-    if label:
+    if isinstance(prompts[0], LabelPrompt):
         total /= counts[:, None]
     return np.where(np.arange(total.shape[1]) < counts[:, None], total, -np.inf)
+
+
+def _batched(model, prompts: Sequence, tasks: list[tuple[int, str | int]], batch_tokens: int, what: str) -> np.ndarray:
+    """(n, K) sums over tasks (which prompt; which root or rotation of it) of the candidates' log-probabilities."""
+    device = next(model.parameters()).device
+    total = np.zeros((len(prompts), max(len(_candidates(prompt)) for prompt in prompts)))
+    tasks = sorted(tasks, key=lambda task: -_length(prompts[task[0]], task[1]))
+    lengths = [_length(prompts[i], way) for i, way in tasks]
+    with tqdm(total=len(tasks), desc=f"scoring {what}", mininterval=2) as progress:
+        for part in _batches(tasks, lengths, batch_tokens):
+            rows, ways = zip(*part, strict=True)
+            batch_prompts = [prompts[i] for i in rows]
+            with torch.inference_mode():
+                if isinstance(ways[0], str):
+                    batch = collate_trees(batch_prompts, ways[:1])
+                    batch = {key: value.to(device) for key, value in batch.items()}
+                    scores = caption_log_probabilities(model, batch, 1)[:, 0]
+                else:
+                    orders = [np.roll(np.arange(len(p.options)), w) for p, w in zip(batch_prompts, ways, strict=True)]
+                    batch = {key: value.to(device) for key, value in collate_labels(batch_prompts, orders).items()}
+                    scores = label_scores(model, batch)
+            np.add.at(total, (list(rows), slice(0, scores.shape[1])), scores.double().cpu().numpy())
+            progress.update(len(part))
+    return total
+
+
+def _length(prompt: CaptionPrompt | LabelPrompt, way: str | int) -> int:
+    if isinstance(way, int):
+        return prompt.n_tokens
+    return len(prompt.title) + len(getattr(prompt, way)) + sum(map(len, prompt.captions))
 
 
 def _candidates(prompt: CaptionPrompt | LabelPrompt) -> list:

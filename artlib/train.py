@@ -34,6 +34,7 @@ class Settings:
         learning_rate: peak of a linear schedule with 5 % warm-up.
         batch_size: examples a step; micro_batch of them go through the model at once.
         lora_rank: of the adapter.
+        lora_layers: the last so many layers get adapters; 0 for all.
         save_steps: between two checkpoints.
         history_tokens, max_tokens: see `prompts.Reader`.
         dtype, load_in_4bit: see `model.load`.
@@ -49,6 +50,7 @@ class Settings:
     batch_size: int = 8
     micro_batch: int = 4
     lora_rank: int = 16
+    lora_layers: int = 15
     save_steps: int = 50
     history_tokens: int = 96
     max_tokens: int = 2048
@@ -103,14 +105,13 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     )
     train_prompts, validation_prompts = reader.read(train), reader.read(validation)
     audit = prompts.audit(train_prompts, reader)
-    language_model = model.add_lora(language_model, settings.lora_rank, settings.seed)
+    language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers, settings.seed)
     make = _listwise_trainer if settings.prompt == "caption" else _label_trainer
     shown = train.arrays().shown, validation.arrays().shown
     trainer = make(language_model, tokenizer, (train_prompts, validation_prompts), shown, folder, settings)
     checkpoint = last_checkpoint(folder / "checkpoints")
     trainer.evaluate() if checkpoint is None else None
     trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.evaluate()
     language_model.save_pretrained(str(folder))
     temperature = _finish(language_model, folder, validation_prompts, shown[1], settings)
     result = {
@@ -190,7 +191,7 @@ def _arguments(folder: Path, settings: Settings, n_examples: int) -> dict:
         "optim": "adamw_torch",
         "logging_steps": max(1, steps // 40),
         "eval_strategy": "steps",
-        "eval_steps": max(1, steps // 4),
+        "eval_steps": max(1, steps // 2),
         "save_strategy": "steps",
         "save_steps": settings.save_steps,
         "save_total_limit": 2,

@@ -26,6 +26,7 @@ HOUSE = [
     "parameters",
     "errors",
     "plots",
+    "evaluation",
     "policy",
     "train",
     "score",
