@@ -52,6 +52,11 @@ def cell(folder, file: str, column: str, row: int):
     return pq.read_table(folder / f"{file}.parquet")[column][row].as_py()
 
 
+def last_impression(folder, user: str) -> datetime.datetime:
+    rows = pq.read_table(folder / "impressions.parquet").to_pylist()
+    return max(row["timestamp"] for row in rows if row["user_id"] == user)
+
+
 # Round trip
 
 
@@ -258,6 +263,8 @@ FAULTS = [
     ("histories", "weight", 12, NAN, "is outside [0, 1]"),
     ("histories", "user_id", 12, None, "is null"),
     ("histories", "timestamp", 13, LATE, "at or after the user's last impression"),
+    ("histories", "timestamp", 13, lambda f: last_impression(f, cell(f, "histories", "user_id", 13)),
+     "at or after the user's last impression"),
     *[
         fault
         for file in ("impressions", "earlier")

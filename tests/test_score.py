@@ -1,0 +1,106 @@
+"""Scores: a tree of captions in one pass gives what separate passes give, whatever the batch or the order."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from artlib import model, prompts, score
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return model.load(model.TINY, dtype="float32", max_tokens=8192)
+
+
+@pytest.fixture(scope="module")
+def captions(small_log, tiny):
+    return prompts.Reader(small_log, tiny[1], "caption", max_tokens=8192).read(small_log.take(np.arange(12)))
+
+
+@pytest.fixture(scope="module")
+def questions(small_log, tiny):
+    return prompts.Reader(small_log, tiny[1], "label", max_tokens=8192).read(small_log.take(np.arange(6)))
+
+
+def log_probability(language_model, prefix: list[int], caption: list[int]) -> float:
+    """log p(caption | prefix) by one plain forward pass."""
+    import torch
+
+    with torch.inference_mode():
+        logits = language_model(input_ids=torch.tensor([prefix + caption])).logits[0].log_softmax(-1)
+    return float(sum(logits[len(prefix) + i - 1, token] for i, token in enumerate(caption)))
+
+
+def test_tree_scores_equal_separate_full_forward_passes(tiny, captions):
+    language_model = tiny[0]
+    found = score.score(language_model, captions[:4])
+    for row, prompt in enumerate(captions[:4]):
+        for k, caption in enumerate(prompt.captions):
+            member = log_probability(language_model, prompt.title + prompt.member, caption)
+            general = log_probability(language_model, prompt.title + prompt.general, caption)
+            assert found[row, k] == pytest.approx(member - general, abs=1e-4 * max(1, abs(member)) ** 0.5)
+
+
+def test_the_training_batch_scores_as_the_shared_scoring_does(tiny, captions):
+    import torch
+
+    with torch.inference_mode():
+        batch = score.caption_scores(tiny[0], score.collate_trees(captions)).numpy()
+    shared = score.score(tiny[0], captions)
+    real = np.isfinite(shared)
+    np.testing.assert_allclose(batch[real], shared[real], atol=2e-3)
+    assert (batch[~real] == score.NOTHING).all()
+
+
+@pytest.mark.parametrize("kind", ["captions", "questions"])
+def test_batch_size_and_padding_change_nothing(tiny, kind, request):
+    rows = request.getfixturevalue(kind)
+    alone, together = (score.score(tiny[0], rows, batch_tokens=size) for size in (1, 100_000))
+    np.testing.assert_allclose(alone, together, atol=2e-3)
+
+
+def test_permuting_candidates_permutes_caption_scores(tiny, captions):
+    rng = np.random.default_rng(0)
+    prompt = captions[0]
+    order = rng.permutation(len(prompt.captions))
+    moved = dataclasses.replace(prompt, captions=[prompt.captions[k] for k in order])
+    np.testing.assert_allclose(score.score(tiny[0], [moved])[0], score.score(tiny[0], [prompt])[0][order], atol=1e-3)
+
+
+def test_cyclic_rotation_of_the_options_permutes_label_scores(tiny, questions):
+    prompt = questions[0]
+    order = np.roll(np.arange(len(prompt.options)), 1)
+    moved = dataclasses.replace(prompt, options=[prompt.options[k] for k in order])
+    np.testing.assert_allclose(score.score(tiny[0], [moved])[0], score.score(tiny[0], [prompt])[0][order], atol=1e-3)
+
+
+def test_label_scores_equal_a_plain_pass_for_each_rotation(tiny, questions):
+    import torch
+
+    prompt = questions[0]
+    n = len(prompt.options)
+    total = np.zeros(n)
+    for turn in range(n):
+        order = np.roll(np.arange(n), turn)
+        with torch.inference_mode():
+            logits = tiny[0](input_ids=torch.tensor([prompt.ids(order)])).logits[0, -1]
+        total[order] += logits[prompt.labels].log_softmax(0).numpy()
+    np.testing.assert_allclose(score.score(tiny[0], [prompt])[0], total / n, atol=1e-3)
+
+
+def test_a_caption_sees_its_prefix_and_not_its_neighbours(captions):
+    prompt = captions[0]
+    tree = score.tree(prompt)
+    k = len(prompt.captions)
+    assert tree.visible[1:, 0].all() and tree.visible[0].sum() == 1
+    assert tree.visible[2 : 2 + k, 1].all()  # captions after `general`
+    assert tree.visible[3 + k :, 2 + k].all() and not tree.visible[3 + k :, 1].any()  # those after `member`
+    assert (tree.visible.sum(axis=1)[[2, -1]] == 3).all()
+    assert tree.target.tolist() == [t for _ in score.BOTH for c in prompt.captions for t in c]
+
+
+def test_probabilities_are_a_softmax_and_zero_where_padded():
+    p = score.probabilities(np.array([[0.0, np.log(3), -np.inf]]))
+    np.testing.assert_allclose(p, [[0.25, 0.75, 0]])
+    np.testing.assert_allclose(score.probabilities(np.array([[0.0, np.log(9)]]), temperature=2), [[0.25, 0.75]])

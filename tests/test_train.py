@@ -1,0 +1,137 @@
+"""Post-training: it learns, it saves what it learnt, and it goes on after a kill."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from artlib import files, model, score, train
+
+TINY = train.Settings(
+    base=model.TINY, dtype="float32", max_examples=32, max_validation=16, batch_size=8, micro_batch=4, save_steps=1,
+    lora_layers=0, max_tokens=8192, learning_rate=1e-3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["caption", "label"])
+def trained(request, small_log, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter") / "sft"
+    settings = dataclasses.replace(TINY, prompt=request.param)
+    return small_log, folder, settings, train.post_train(small_log, folder, settings)
+
+
+def test_training_writes_an_adapter_that_differs_from_a_fresh_one(trained):
+    from safetensors.numpy import load_file
+
+    _, folder, _, result = trained
+    weights = load_file(folder / "adapter_model.safetensors")
+    learnt = [value for name, value in weights.items() if "lora_B" in name]
+    assert len(learnt) == 2 * 7 and all(np.abs(value).max() > 0 for value in learnt)  # layers x target modules
+    assert result["examples"] == 32 and result["audit"]["prompts"] == 32
+    assert not (folder / "checkpoints").exists()
+
+
+def test_finished_training_is_not_repeated_and_other_settings_are(trained):
+    log, folder, settings, result = trained
+    before = (folder / "training.json").stat().st_mtime_ns
+    assert train.post_train(log, folder, settings) == result
+    assert (folder / "training.json").stat().st_mtime_ns == before
+
+
+def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
+    log, folder, settings, _ = trained
+    rows = log.take(np.arange(4))
+    found = []
+    for adapter in (folder, folder, None):
+        language_model, tokenizer = model.load(settings.base, adapter, settings.dtype, max_tokens=settings.max_tokens)
+        found.append(score.score(language_model, train.reader_for(log, tokenizer, settings).read(rows)))
+    np.testing.assert_array_equal(found[0], found[1])
+    real = np.isfinite(found[0])
+    assert np.abs(found[0][real] - found[2][real]).max() > 1e-4
+
+
+def test_one_step_lowers_the_listwise_loss_on_its_own_batch(small_log):
+    import torch
+
+    language_model, tokenizer = model.load(model.TINY, dtype="float32", max_tokens=8192)
+    plays = train.plays(small_log, "train", 8, seed=0)
+    batch = score.collate_trees(train.reader_for(small_log, tokenizer, TINY).read(plays))
+    shown = torch.tensor(plays.arrays().shown)
+    language_model = model.add_lora(language_model, 8)
+    optimiser = torch.optim.SGD([p for p in language_model.parameters() if p.requires_grad], lr=0.05)
+    losses = []
+    for _ in range(4):
+        loss = torch.nn.functional.cross_entropy(score.caption_scores(language_model, batch), shown)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0] and losses[-1] < losses[0]
+
+
+def test_only_the_last_layers_are_adapted_when_asked():
+    adapted = model.add_lora(model.load(model.TINY)[0], 4, layers=1)
+    names = [name for name, p in adapted.named_parameters() if p.requires_grad]
+    assert names and all(".layers.1." in name for name in names)
+
+
+SCRIPT = """
+import sys
+from artlib import train
+from artlib.log import Log
+train.post_train(Log.load(sys.argv[1]), sys.argv[2], train.Settings(**{settings}))
+"""
+
+
+@pytest.mark.parametrize("prompt", ["caption"])
+def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_log, tmp_path, prompt):
+    from safetensors.numpy import load_file
+
+    small_log.save(tmp_path / "log")
+    settings = dataclasses.asdict(dataclasses.replace(TINY, prompt=prompt, max_examples=64))
+    arguments = [sys.executable, "-c", SCRIPT.replace("{settings}", repr(settings)), tmp_path / "log"]
+    process = subprocess.Popen([*arguments, tmp_path / "killed"], stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while time.time() < deadline and process.poll() is None:
+        if train.last_checkpoint(tmp_path / "killed" / "checkpoints"):
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "training.json").exists()
+    for name in ("killed", "whole"):
+        subprocess.run([*arguments, tmp_path / name], check=True, stderr=subprocess.DEVNULL)
+    assert json.loads((tmp_path / "killed" / "training.json").read_text())["resumed"]
+    killed, whole = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("killed", "whole"))
+    for name in whole:
+        np.testing.assert_allclose(killed[name], whole[name], atol=1e-6)
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    files.write_json(tmp_path / "checkpoint-5" / "trainer_state.json", {"global_step": 5})
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_st')
+    assert train.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+
+
+def test_temperature_is_the_one_that_makes_choices_most_likely():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(20_000, 4))
+    p = score.probabilities(scores, 0.5)
+    chosen = (p.cumsum(axis=1) < rng.random((len(p), 1))).sum(axis=1)
+    assert train.fit_temperature(scores, chosen) == pytest.approx(0.5, rel=0.05)
+    assert train.fit_temperature(7 * scores, chosen) == pytest.approx(3.5, rel=0.05)
+
+
+def test_settings_refuse_what_is_unknown():
+    with pytest.raises(ValueError, match="method 'dpoo' is not one of sft"):
+        train.Settings(method="dpoo")
+    with pytest.raises(ValueError, match="batch_size 6 is not a multiple of micro_batch 4"):
+        train.Settings(batch_size=6, micro_batch=4)
