@@ -110,7 +110,9 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     shown = train.arrays().shown, validation.arrays().shown
     trainer = make(language_model, tokenizer, (train_prompts, validation_prompts), shown, folder, settings)
     checkpoint = last_checkpoint(folder / "checkpoints")
-    trainer.evaluate() if checkpoint is None else None
+    _show_progress_in_terminals(trainer)
+    # train() forgets what was logged before it, and the first validation loss is what the last is compared with.
+    before = [] if checkpoint else [{"step": 0, "eval_loss": trainer.evaluate()["eval_loss"]}]
     trainer.train(resume_from_checkpoint=checkpoint)
     language_model.save_pretrained(str(folder))
     temperature = _finish(language_model, folder, validation_prompts, shown[1], settings)
@@ -120,7 +122,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
         "validation_examples": len(validation_prompts),
         "audit": audit,
         "temperature": temperature,
-        "curve": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
+        "curve": before + [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
         "seconds": round(time.time() - started, 1),
         "resumed": checkpoint is not None,
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
@@ -172,6 +174,16 @@ def _finish(language_model, folder: Path, validation_prompts: list, shown: np.nd
     if difference > (1e-3 if settings.dtype == "float32" else 0.5):
         raise RuntimeError(f"{folder}: the adapter read back scores differently by up to {difference:.3g} nats")
     return fit_temperature(score.score(reloaded, validation_prompts), shown)
+
+
+def _show_progress_in_terminals(trainer) -> None:
+    """A text progress bar: transformers' own for notebooks is a widget, which a headless run would not show."""
+    from transformers.trainer_callback import ProgressCallback
+    from transformers.utils.notebook import NotebookProgressCallback
+
+    trainer.remove_callback(NotebookProgressCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(ProgressCallback)
 
 
 def _arguments(folder: Path, settings: Settings, n_examples: int) -> dict:

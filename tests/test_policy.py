@@ -105,6 +105,7 @@ def test_evaluation_recomputes_by_hand(small_log, answered):
 def test_slices_cover_the_test_split(small_log):
     test = small_log.split("test")
     parts = evaluation.slices(small_log, test)
-    assert (parts["warm titles"] ^ parts["cold titles"]).all() and (parts["short histories"] ^ parts["long histories"]).all()
+    assert (parts["warm titles"] ^ parts["cold titles"]).all()
+    assert (parts["short histories"] ^ parts["long histories"]).all()
     cold = dict(zip(small_log.impressions["impression_id"].to_pylist(), small_log.cold(), strict=True))
     assert parts["cold titles"].tolist() == [cold[name] for name in test.impressions["impression_id"].to_pylist()]

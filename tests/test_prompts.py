@@ -104,7 +104,8 @@ def test_label_prompts_end_without_a_space_and_labels_are_one_token(small_log, t
     prompt = prompts.Reader(small_log, tokenizer, "label", max_tokens=100_000).read(small_log.take(np.arange(1)))[0]
     ids = prompt.ids(np.arange(len(prompt.options)))
     assert tokenizer.decode(ids).endswith("Answer:")
-    assert [tokenizer.decode([label]) for label in prompt.labels] == [f" {c}" for c in "ABCDEFGH"[: len(prompt.options)]]
+    letters = "ABCDEFGH"[: len(prompt.options)]
+    assert [tokenizer.decode([label]) for label in prompt.labels] == [f" {letter}" for letter in letters]
     assert prompt.n_tokens == len(ids) + 1
 
 
