@@ -46,8 +46,8 @@ class Settings:
     max_examples: int = 1600
     max_validation: int = 200
     epochs: int = 1
-    learning_rate: float = 5e-4
-    batch_size: int = 8
+    learning_rate: float = 1e-4
+    batch_size: int = 16
     micro_batch: int = 4
     lora_rank: int = 16
     lora_layers: int = 15
