@@ -12,8 +12,6 @@ import numpy as np
 from artlib.log import History, Log, genre_names
 
 LABELS = string.ascii_uppercase
-N_GENRES = 5  # in a history's summary
-N_RECENT = 5  # titles, at most
 METHODS = ("caption", "label")
 IGNORE = -100  # no loss on this token
 SYSTEM = "You design film posters."
@@ -78,12 +76,15 @@ class Reader:
         method: "caption" or "label".
         history_tokens: what a member's summary may take; recent titles are left out, oldest first, to fit.
         max_tokens: what a whole prompt may take. A longer one is an error: nothing is ever cut.
+        n_genres, n_recent: favourite genres, most first, and most recent titles in the summary, at most.
     """
 
-    def __init__(self, log: Log, tokenizer, method: str = "caption", history_tokens: int = 96, max_tokens: int = 2048):
+    def __init__(self, log: Log, tokenizer, method: str = "caption", history_tokens: int = 96, max_tokens: int = 2048,
+                 n_genres: int = 3, n_recent: int = 3):  # fmt: skip
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
         self.method, self.history_tokens, self.max_tokens = method, history_tokens, max_tokens
+        self.n_genres, self.n_recent = n_genres, n_recent
         self.shortened = 0  # histories whose recent titles did not all fit
         self._tokenizer = tokenizer
         self._history = History(log.titles, log.histories)
@@ -109,7 +110,7 @@ class Reader:
         build = self._caption_prompt if self.method == "caption" else self._label_prompt
         prompts = []
         for i in range(len(arrays)):
-            recent = self._history.title[starts[i] : stops[i]][::-1][:N_RECENT]
+            recent = self._history.title[starts[i] : stops[i]][::-1][: self.n_recent]
             prompt = build(arrays.title[i], profile[i], recent, arrays.candidates[i][arrays.mask[i]])
             if prompt.n_tokens > self.max_tokens:
                 name = log.impressions["impression_id"][i].as_py()
@@ -123,7 +124,7 @@ class Reader:
     def _caption_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
         after = self._special(f".{self._after}")
         return CaptionPrompt(
-            title=self._special(f"{self._before}Describe the poster of a film"),
+            title=self._special(f"{self._before}Describe a poster of a film"),
             general=after,
             member=self._member(profile, recent) + after,
             captions=[self._caption(k) for k in artworks],
@@ -146,11 +147,13 @@ class Reader:
         )  # fmt: skip
 
     def _member(self, profile: np.ndarray, recent: np.ndarray) -> list[int]:
-        """A member's summary within its budget: top genres with weights, then the most recent titles that fit."""
-        top = [genre for genre in np.argsort(-profile, kind="stable")[:N_GENRES] if profile[genre] > 0]
+        """A member's summary within its budget: top genres by weight, then the most recent titles that fit."""
+        top = [genre for genre in np.argsort(-profile, kind="stable")[: self.n_genres] if profile[genre] > 0]
         if not top:
             return self._encode(" for a new viewer" if self.method == "caption" else " who is new")
-        loves = ", ".join(f"{self._genres[genre]} ({100 * profile[genre]:.0f} %)" for genre in top)
+        # A small model reads percentages as noise; to it, the order alone says which genre weighs most.
+        weights = self.method == "label"
+        loves = ", ".join(self._genres[g] + (f" ({100 * profile[g]:.0f} %)" if weights else "") for g in top)
         lead = " for a viewer who loves" if self.method == "caption" else " who loves"
         ids = self._encode(f"{lead} {loves}")
         fitted = 0

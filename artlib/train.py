@@ -36,24 +36,29 @@ class Settings:
         lora_rank: of the adapter.
         lora_layers: the last so many layers get adapters; 0 for all.
         save_steps: between two checkpoints.
-        history_tokens, max_tokens: see `prompts.Reader`.
+        temperature: of the softmax over caption scores in training. Untrained scores, sums over a caption's tokens,
+            are far too sure of themselves for 1; afterwards it is fitted on the validation plays.
+        history_tokens, max_tokens, n_genres, n_recent: see `prompts.Reader`.
         dtype, load_in_4bit: see `model.load`.
     """
 
     base: str = model.EMBEDDED
     method: str = "sft"
     prompt: str = "caption"
-    max_examples: int = 1600
-    max_validation: int = 200
+    max_examples: int = 800
+    max_validation: int = 120
     epochs: int = 1
-    learning_rate: float = 1e-4
-    batch_size: int = 16
+    learning_rate: float = 5e-4
+    batch_size: int = 8
     micro_batch: int = 4
     lora_rank: int = 16
     lora_layers: int = 15
     save_steps: int = 50
+    temperature: float = 8.0
     history_tokens: int = 96
     max_tokens: int = 2048
+    n_genres: int = 3
+    n_recent: int = 0
     dtype: str = "bfloat16"
     load_in_4bit: bool = False
     seed: int = 0
@@ -134,7 +139,10 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 
 def reader_for(log: Log, tokenizer, settings: Settings) -> prompts.Reader:
     """The reader that training and scoring share."""
-    return prompts.Reader(log, tokenizer, settings.prompt, settings.history_tokens, settings.max_tokens)
+    return prompts.Reader(
+        log, tokenizer, settings.prompt, settings.history_tokens, settings.max_tokens, settings.n_genres,
+        settings.n_recent,
+    )  # fmt: skip
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -222,15 +230,11 @@ def _listwise_trainer(language_model, tokenizer, data: Sequence[list], shown: Se
 
     from artlib import score
 
-    # The untrained scores are far too sure of themselves; training starts from where they are calibrated.
-    few = data[0][:64]
-    temperature = fit_temperature(score.score(language_model, few), shown[0][: len(few)])
-
     class ListwiseTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, **_):
             target = inputs.pop("shown")
             scores = score.caption_scores(model, inputs)
-            loss = torch.nn.functional.cross_entropy(scores / temperature, target)
+            loss = torch.nn.functional.cross_entropy(scores / settings.temperature, target)
             return (loss, {"scores": scores}) if return_outputs else loss
 
         def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):

@@ -73,7 +73,7 @@ def test_a_prompt_over_the_limit_is_an_error_that_names_the_impression(small_log
 
 def test_a_history_over_its_budget_loses_its_oldest_titles_and_is_counted(small_log, tokenizer):
     wide = prompts.Reader(small_log, tokenizer, history_tokens=10_000, max_tokens=100_000)
-    narrow = prompts.Reader(small_log, tokenizer, history_tokens=230, max_tokens=100_000)
+    narrow = prompts.Reader(small_log, tokenizer, history_tokens=120, max_tokens=100_000)
     rows = small_log.take(np.arange(50))
     long, short = wide.read(rows), narrow.read(rows)
     assert wide.shortened == 0 and 0 < narrow.shortened <= 50
@@ -89,9 +89,12 @@ def test_the_summary_names_the_top_genres_by_weight(small_log, tokenizer):
     reader = prompts.Reader(small_log, tokenizer, max_tokens=100_000)
     profile = logs.History(small_log.titles, small_log.histories).genre_profile(small_log.impressions)
     row = int(profile.max(axis=1).argmax())
-    text = tokenizer.decode(reader.read(small_log.take(np.array([row])))[0].member)
+    one = small_log.take(np.array([row]))
+    text = tokenizer.decode(reader.read(one)[0].member)
     best = logs.genre_names(small_log.titles)[profile[row].argmax()]
-    assert f"loves {best} ({100 * profile[row].max():.0f} %)" in text
+    assert f"loves {best}, " in text
+    labelled = prompts.Reader(small_log, tokenizer, "label", max_tokens=100_000).read(one)[0]
+    assert f"loves {best} ({100 * profile[row].max():.0f} %)" in tokenizer.decode(labelled.head)
 
 
 def test_a_member_without_history_is_called_new(small_log, tokenizer):

@@ -25,11 +25,11 @@ DAY = 86_400_000_000  # microseconds
 EARLIER, START = 1_735_689_600_000_000, 1_751_328_000_000_000  # 2025-01-01, 2025-07-01 UTC
 WINDOWS = {"train": (0, 90), "validation": (90, 100), "test": (100, 120)}  # days after START
 
-BASE = -2.75  # log-odds of a play, all else being 0
-APPEAL = 0.6  # of a title whose themes suit the member, whatever the artwork
-THEME = 1.1  # of an artwork that shows a theme the member likes
+BASE = -2.9  # log-odds of a play, all else being 0
+APPEAL = 0.4  # of a title whose themes suit the member, whatever the artwork
+THEME = 1.8  # of an artwork that shows a theme the member likes
 ACTOR = 0.5  # of an artwork that shows an actor the member likes
-QUALITY = 0.4  # standard deviation of an artwork's appeal to everybody
+QUALITY = 0.3  # standard deviation of an artwork's appeal to everybody
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,8 +237,8 @@ def _tastes(n_users: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
     n_themes, n_actors = len(text().names), len(text().cast)
     taste, fandom = np.zeros((n_users, n_themes)), np.zeros((n_users, n_actors))
     rank = rng.random((n_users, n_themes)).argsort(axis=1).argsort(axis=1)
-    liked = rng.integers(3, 7, (n_users, 1))
-    taste[:] = np.where(rank < liked, rng.uniform(0.8, 2.2, taste.shape), 0)
+    liked = rng.integers(2, 5, (n_users, 1))
+    taste[:] = np.where(rank < liked, rng.uniform(1.2, 2.0, taste.shape), 0)
     taste[:] = np.where(rank >= n_themes - 4, rng.uniform(-1.2, -0.4, taste.shape), taste)
     fandom[:] = rng.random(fandom.shape).argsort(axis=1).argsort(axis=1) < 4
     return taste, fandom
@@ -301,7 +301,7 @@ def _histories(
     for members in np.array_split(np.arange(n_users), max(1, n_users * len(titles) // 10_000_000)):
         appeal = world.appeal(members, titles)
         # The m largest of (log-odds + Gumbel noise) are m draws without replacement.
-        key = 1.5 * appeal + popularity + rng.gumbel(size=appeal.shape)
+        key = 2.2 * appeal + popularity + rng.gumbel(size=appeal.shape)
         order = np.argsort(-key, axis=1)[:, : length.max()]
         row, place = np.nonzero(np.arange(order.shape[1]) < length[members][:, None])
         chosen = order[row, place]
