@@ -63,14 +63,14 @@ def by_group(cases: pd.DataFrame, measure: str) -> pd.DataFrame:
     """
     groups = {
         "candidates": cases["candidates"],
-        "history": pd.qcut(cases["history"], 4, duplicates="drop").astype(str),
+        "history": pd.qcut(cases["history"], 4, duplicates="drop"),
         "favourite genres in the title": np.where(cases["match"] > 0, "some", "none"),
         "title": np.where(cases["cold"], "cold", "warm"),
         "production": np.where(cases["agrees"], "chooses the same", "chooses another"),
     }
     rows = []
     for group, level in groups.items():
-        for name, part in cases.groupby(np.asarray(level)):
+        for name, part in cases.groupby(level, observed=True):  # quartiles in their order
             mean, lower, upper = _clustered_mean(part["loss"].to_numpy(), part["user_id"].to_numpy())
             rows.append((group, str(name), len(part), mean, lower, upper))
     table = pd.DataFrame(rows, columns=COLUMNS)

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: 
 
         model = PeftModel.from_pretrained(model, str(adapter))
     model.requires_grad_(False)
+    tokenizer.clean_up_tokenization_spaces = False  # true would take spaces before punctuation out of what is shown
     return model.eval(), tokenizer
 
 
@@ -228,14 +230,24 @@ def quiet():
     """Keep the libraries' banners and notices out of a notebook; errors still come through."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    out, err = _Muted(sys.stdout), _Muted(sys.stderr)
     try:
-        with (
-            open(os.devnull, "w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-            contextlib.redirect_stderr(nowhere),
-            warnings.catch_warnings(),
-        ):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
+        out.muted = err.muted = False
+
+
+class _Muted:
+    """A stream that says nothing while it is muted. Unsloth keeps the one it meets, so it must go on working after."""
+
+    def __init__(self, stream):
+        self._stream, self.muted = stream, True
+
+    def write(self, text: str) -> int:
+        return len(text) if self.muted else self._stream.write(text)
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)

@@ -187,13 +187,21 @@ def calibration(test: Log, choices: dict[str, np.ndarray], bins: int = 8):
         mean_p = np.bincount(bin_, w * p, len(edges) - 1) / total
         rate = np.bincount(bin_, w * y, len(edges) - 1) / total
         effective = total**2 / np.bincount(bin_, w**2, len(edges) - 1)
-        error = 1.96 * np.sqrt(rate * (1 - rate) / effective)
+        lower, upper = _wilson(rate, effective)
+        error = [rate - lower, upper - rate]
         axis.errorbar(mean_p, rate, yerr=error, fmt="o-", ms=4, color=PALETTE[number], label=name)
     limit = axis.get_xlim()[1]
     axis.plot([0, limit], [0, limit], color=GREY, linestyle="--", linewidth=1)
     axis.set(xlabel="probability given to a candidate", ylabel="share of plays that it got, 95 % interval")
     axis.legend()
     return figure
+
+
+def _wilson(rate: np.ndarray, n: np.ndarray, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's 95 % interval of shares of n trials: unlike the normal one, it stays within 0 and 1."""
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return np.minimum(centre - half, rate), np.maximum(centre + half, rate)
 
 
 def groups(table: pd.DataFrame):

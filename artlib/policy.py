@@ -222,7 +222,7 @@ def compute(
     test = log.split("test")
     test = test.take(np.arange(min(most or len(test.impressions), len(test.impressions))))
     arrays = test.arrays()
-    plays, all_plays = (train.plays(log, "train", most, settings.seed) for most in (settings.max_examples, None))
+    plays, all_plays = (train.plays(log, "train", n, settings.seed) for n in (settings.max_examples, None))
     validation = train.plays(log, "validation", settings.max_validation, settings.seed)
 
     def learned(name: str, make: Callable[[Log], np.ndarray]) -> None:

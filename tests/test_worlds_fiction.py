@@ -155,6 +155,9 @@ def test_opening_again_builds_only_when_something_changed(tmp_path, monkeypatch)
     fiction.build.__signature__ = inspect.signature(build)
     assert open_log(tmp_path / "log", "fiction", **sizes).manifest == first.manifest and not calls
     assert open_log(tmp_path / "log", "fiction", **(sizes | {"seed": 2})).manifest["seed"] == 2 and len(calls) == 1
+    monkeypatch.setattr("artlib.worlds._code", lambda: "edited")  # other constants make another world
+    assert open_log(tmp_path / "log", "fiction", **(sizes | {"seed": 2})).manifest["code"] == "edited"
+    assert len(calls) == 2
 
 
 def test_own_log_is_validated_and_taken(small_log, tmp_path):

@@ -1,5 +1,6 @@
 """Worlds: each builds a Log. `open_log` builds one into a folder, or opens what a user's own system logged."""
 
+import hashlib
 import importlib
 import inspect
 import os
@@ -35,6 +36,7 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
     takes = inspect.signature(build).parameters
     arguments = {name: value for name, value in {"data": data, **parameters}.items() if name in takes}
     asked = {"world": world, "build": {name: str(value) for name, value in arguments.items()}}
+    asked["code"] = _code()
     if (folder / "manifest.json").exists():
         log = Log.load(folder, validate=False)  # its checksums show that it is what was validated
         if {key: log.manifest.get(key) for key in asked} == asked:
@@ -44,3 +46,10 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
     log.validate()
     log.save(folder)
     return Log.load(folder, validate=False)
+
+
+def _code() -> str:
+    """sha256 of all that worlds are made of: a log built by other code is another log."""
+    folder = Path(__file__).parent
+    sources = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".yaml"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
