@@ -61,9 +61,10 @@ def by_group(cases: pd.DataFrame, measure: str) -> pd.DataFrame:
     Returns:
         group, level, n, mean and its 95 % interval clustered by user; `attrs["measure"]` says what the loss is.
     """
+    quartiles = pd.qcut(cases["history"], 4, duplicates="drop")
     groups = {
         "candidates": cases["candidates"],
-        "history": pd.qcut(cases["history"], 4, duplicates="drop"),
+        "history": quartiles.cat.rename_categories(lambda part: f"{int(part.left) + 1} to {int(part.right)} titles"),
         "favourite genres in the title": np.where(cases["match"] > 0, "some", "none"),
         "title": np.where(cases["cold"], "cold", "warm"),
         "production": np.where(cases["agrees"], "chooses the same", "chooses another"),
