@@ -417,7 +417,11 @@ def test_killed_run_leaves_nothing_finished_no_kernel_and_no_lock(folder, tmp_pa
     wait = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
     write_notebook(folder / "01_one.ipynb", wait)
     command = [sys.executable, "-m", "artlib", "run", "--profile", "demo", "--notebooks", str(folder)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as runner:
+    # A shell lets its background jobs ignore SIGINT, and children inherit that: tests may run in one.
+    with subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as runner:  # fmt: skip
         kernel = int(_wait_for(lambda: (tmp_path / "pid").read_text()))
         with pytest.raises(pipeline.RunStopped, match="in use by another runner"):
             pipeline.run("demo", notebooks=folder)
