@@ -87,6 +87,40 @@ def add_lora(model, rank: int = 16, layers: int = 0, seed: int = 0):
         )  # fmt: skip
 
 
+def set_lora(model, adapter: str | os.PathLike) -> None:
+    """Give a model's fresh adapters the weights of a saved adapter of the same rank and layers, to go on from them."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    result = set_peft_model_state_dict(model, load_file(Path(adapter) / "adapter_model.safetensors"))
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if missing or result.unexpected_keys:
+        odd = (missing + list(result.unexpected_keys))[0]
+        raise ModelError(f"{adapter} is an adapter of another shape: {odd}; use its rank and layers")
+
+
+def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
+    """Continue a batch of prompts and return the new text of each, without special tokens.
+
+    Args:
+        prompts: token ids; padded on the left.
+        temperature: 0 for the likeliest token each time; else sampled, from torch's global random state.
+    """
+    import torch
+
+    width = max(map(len, prompts))
+    device = next(model.parameters()).device
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in prompts], device=device)
+    real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=device)
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    with torch.inference_mode(), quiet():
+        found = model.generate(
+            input_ids=ids, attention_mask=real, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id,
+            **sampling,
+        )  # fmt: skip
+    return tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)
+
+
 def import_unsloth():
     """Import Unsloth quietly, keeping its compiled cache out of the working directory."""
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_folder() / "unsloth_compiled_cache"))

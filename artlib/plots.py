@@ -104,11 +104,11 @@ def token_lengths(prompts: list, max_tokens: int):
 
 
 def attention(tree):
-    """Which token may look at which in a prompt laid out as a tree: captions share the prefix, not each other."""
+    """Which token may look at which in a prompt laid out as a tree: leaves share the prefix, not each other."""
     visible = tree.visible[np.ix_(tree.segment, tree.segment)] & np.tri(len(tree.ids), dtype=bool)
     figure, axis = plt.subplots(figsize=(5, 5))
     axis.imshow(visible, cmap="cividis", interpolation="nearest")
-    axis.set(xlabel="token looked at", ylabel="token looking", title="One forward pass, every caption twice")
+    axis.set(xlabel="token looked at", ylabel="token looking", title="One forward pass for all continuations")
     axis.grid(False)
     return figure
 
@@ -122,7 +122,7 @@ def training_curve(training: dict):
         if column in curve:
             part = curve.dropna(subset=column).drop_duplicates("step")
             axis.plot(part["step"], part[column], style, color=colour, label=label)
-    axis.set(xlabel="optimiser step", ylabel="cross-entropy of the played artwork (nats)")
+    axis.set(xlabel="optimiser step", ylabel="loss (nats)")
     axis.legend()
     return figure
 

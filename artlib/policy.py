@@ -1,6 +1,7 @@
 """Policies: for every impression, a probability for each of its candidates."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy.optimize
 
-from artlib import files, model, score, train
+from artlib import files, model, train
 from artlib.log import History, Log, LogError, pad, unpad
 from artlib.score import probabilities
 
@@ -62,7 +63,8 @@ def llm_scores(log: Log, impressions: Log, settings: train.Settings, adapter: st
     language_model, tokenizer = model.load(
         settings.base, adapter, settings.dtype, settings.load_in_4bit, settings.max_tokens
     )
-    return score.score(language_model, train.reader_for(log, tokenizer, settings).read(impressions))
+    questions = train.reader_for(log, tokenizer, settings).read(impressions)
+    return train.scores_of(language_model, tokenizer, questions, settings)
 
 
 def caption_embeddings(log: Log, settings: train.Settings) -> np.ndarray:
@@ -199,8 +201,8 @@ def compute(
 
     Args:
         folder: `policies/` of a run.
-        settings: of the LLM, and how many plays the text baseline shares with it.
-        adapters: policy name -> adapter folder.
+        settings: of the zero-shot LLM, and which plays the text baseline learns from.
+        adapters: policy name -> adapter folder; each is asked as it was trained.
         most: so many test impressions at most, the first in time; 0 for all.
         deterministic: learned policies show their best candidate; else they draw from their choice probabilities.
         report: told what is being done.
@@ -209,29 +211,24 @@ def compute(
         The test split that was asked about.
     """
     folder = Path(folder)
-    asked = {
-        "log": log.manifest.get("files"),
-        "settings": dataclasses.asdict(settings),
-        "adapters": {name: files.sha256(path / "training.json") for name, path in adapters.items()},
-        "most": most,
-        "deterministic": deterministic,
-    }
-    if files.read_json(folder / "asked.json") != asked:
-        files.discard(folder)
-        files.write_json(folder / "asked.json", asked)
     test = log.split("test")
     test = test.take(np.arange(min(most or len(test.impressions), len(test.impressions))))
     arrays = test.arrays()
-    plays, all_plays = (train.plays(log, "train", n, settings.seed) for n in (settings.max_examples, None))
     validation = train.plays(log, "validation", settings.max_validation, settings.seed)
+    asked = files.read_json(folder / "asked.json") or {}
+    common = {"log": log.manifest.get("files"), "most": most, "deterministic": deterministic}
+    common["validation"] = [settings.max_validation, settings.seed]
 
-    def learned(name: str, make: Callable[[Log], np.ndarray]) -> None:
-        if (folder / f"{name}.parquet").exists():
+    def learned(name: str, key: dict, make: Callable[[Log], np.ndarray]) -> None:
+        if (folder / f"{name}.parquet").exists() and asked.get(name) == common | key:
             return
         report(f"{name} ...")
         scores = make(test)
         temperature = train.fit_temperature(make(validation), validation.arrays().shown)
         choice = probabilities(scores, temperature)
+        files.discard(folder / f"{name}.parquet")  # never beside the key of another question
+        asked[name] = common | key
+        files.write_json(folder / "asked.json", asked)
         save(folder, name, test, greedy(scores) if deterministic else choice, choice)
 
     save(folder, "random", test, uniform(test))
@@ -239,12 +236,19 @@ def compute(
     save(folder, "popular", test, greedy(popular_scores(log, test)))
     if test.truth is not None:
         save(folder, "oracle", test, oracle(test))
-    if not all((folder / f"{name}.parquet").exists() for name in ("text", "text-whole-log")):
-        report("embedding captions ...")
-        embeddings = caption_embeddings(log, settings)
-        learned("text", lambda part: text_scores(log, part, embeddings, plays, validation))
-        learned("text-whole-log", lambda part: text_scores(log, part, embeddings, all_plays, validation))
-    learned("llm-zero-shot", lambda part: llm_scores(log, part, settings, None))
+    base = {"base": settings.base, "dtype": settings.dtype}
+    embeddings = functools.cache(lambda: caption_embeddings(log, settings))
+    for name, most_plays in (("text", settings.max_examples), ("text-whole-log", None)):
+        plays = train.plays(log, "train", most_plays, settings.seed)
+        learned(name, base | {"plays": most_plays},
+                lambda part, plays=plays: text_scores(log, part, embeddings(), plays, validation))  # fmt: skip
+    learned("llm-zero-shot", {"settings": dataclasses.asdict(settings)}, lambda p: llm_scores(log, p, settings, None))
     for name, adapter in adapters.items():
-        learned(name, lambda part, adapter=adapter: llm_scores(log, part, settings, adapter))
+        training = files.read_json(adapter / "training.json")
+        own = train.Settings(**training["settings"])
+        learned(name, {"adapter": files.sha256(adapter / "training.json")},
+                lambda part, own=own, adapter=adapter: llm_scores(log, part, own, adapter))  # fmt: skip
+    for path in folder.glob("llm-*.parquet"):  # of adapters that the run no longer has
+        if path.stem not in adapters and path.stem != "llm-zero-shot":
+            files.discard(path)
     return test

@@ -5,6 +5,7 @@ tokens is encoded as ordinary characters. Only this file writes line breaks, opt
 """
 
 import dataclasses
+import re
 import string
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy as np
 from artlib.log import History, Log, genre_names
 
 LABELS = string.ascii_uppercase
-METHODS = ("caption", "label")
+METHODS = ("audience", "caption", "label", "reasoned")
+ANSWER = "Answer:"
 IGNORE = -100  # no loss on this token
 SYSTEM = "You design film posters."
 
@@ -67,19 +69,48 @@ class LabelPrompt:
         return len(self.head) + letters + sum(map(len, self.options)) + len(self.tail) + 1
 
 
+class ReasonedPrompt(LabelPrompt):
+    """The same question, to be answered by a reason and then, on a line of its own, "Answer: " and the letter."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AudiencePrompt:
+    """One impression as the `audience` method reads it: whose fans does each picture appeal to?
+
+    Attributes:
+        posters: token ids of each candidate's question, ready for the name of a genre; the same list for the same
+            artwork wherever it comes up, so that it need be read once only.
+        genres: token ids of every genre's name.
+        weights: (G,) the share of each genre in what the member watched, less its share for the average member.
+    """
+
+    posters: list[list[int]]
+    genres: list[list[int]]
+    weights: np.ndarray
+
+    @property
+    def n_tokens(self) -> int:
+        """The length of the longest candidate's tree."""
+        return max(map(len, self.posters)) + sum(map(len, self.genres))
+
+
+Prompt = AudiencePrompt | CaptionPrompt | LabelPrompt
+
+
 class Reader:
     """Turns impressions into prompts for one tokenizer.
 
     Args:
         log: where titles, artworks and histories come from.
         tokenizer: of the model that will read.
-        method: "caption" or "label".
+        method: of `METHODS`.
         history_tokens: what a member's summary may take; recent titles are left out, oldest first, to fit.
         max_tokens: what a whole prompt may take. A longer one is an error: nothing is ever cut.
-        n_genres, n_recent: favourite genres, most first, and most recent titles in the summary, at most.
+        n_genres, n_recent: favourite genres, most first, and most recent titles in the summary, at most; `audience`
+            takes all genres by their shares, and no titles.
     """
 
-    def __init__(self, log: Log, tokenizer, method: str = "caption", history_tokens: int = 96, max_tokens: int = 2048,
+    def __init__(self, log: Log, tokenizer, method: str = "audience", history_tokens: int = 96, max_tokens: int = 2048,
                  n_genres: int = 3, n_recent: int = 3):  # fmt: skip
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
@@ -92,13 +123,17 @@ class Reader:
         self._title_genres = [[one_line(genre) for genre in genres] for genres in log.titles["genres"].to_pylist()]
         self._genres = [one_line(genre) for genre in genre_names(log.titles)]
         self._captions = [one_line(caption) for caption in log.artworks["caption"].to_pylist()]
-        self._caption_ids = {}
+        self._caption_ids, self._poster_ids = {}, {}
         self._before, self._after = chat_frame(tokenizer)
-        if method == "label":
+        if method in ("label", "reasoned"):
             self._letters = [self._encode(f"\n{letter}.") for letter in LABELS]
             self._labels = [label_token(tokenizer, letter) for letter in LABELS]
+        if method == "audience":
+            self._genre_ids = [self._encode(f" {genre}") for genre in self._genres]
+            train = log.split("train").impressions
+            self._average = self._history.genre_profile(train if len(train) else log.impressions).mean(axis=0)
 
-    def read(self, log: Log) -> list["CaptionPrompt | LabelPrompt"]:
+    def read(self, log: Log) -> list[Prompt]:
         """The prompts of a log's impressions, in their order.
 
         Raises:
@@ -107,7 +142,7 @@ class Reader:
         arrays = log.arrays()
         profile = self._history.genre_profile(log.impressions)
         starts, stops = self._history.spans(log.impressions)
-        build = self._caption_prompt if self.method == "caption" else self._label_prompt
+        build = getattr(self, f"_{self.method}_prompt")
         prompts = []
         for i in range(len(arrays)):
             recent = self._history.title[starts[i] : stops[i]][::-1][: self.n_recent]
@@ -121,6 +156,10 @@ class Reader:
             prompts.append(prompt)
         return prompts
 
+    def _audience_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
+        weights = profile - self._average if profile.any() else np.zeros_like(profile)
+        return AudiencePrompt([self._poster(k) for k in artworks], self._genre_ids, weights)
+
     def _caption_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
         after = self._special(f".{self._after}")
         return CaptionPrompt(
@@ -129,6 +168,19 @@ class Reader:
             member=self._member(profile, recent) + after,
             captions=[self._caption(k) for k in artworks],
         )
+
+    def _reasoned_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
+        question = self._label_prompt(title, profile, recent, artworks)
+        tail = self._special(f"\nSay why, then answer with its letter.{self._after}")
+        return ReasonedPrompt(question.head, question.options, question.letters, tail, question.labels)
+
+    def question(self, prompt: LabelPrompt, order: np.ndarray) -> str:
+        """A question as plain text, without chat markers."""
+        return self._tokenizer.decode(prompt.ids(order)).removeprefix(self._before).partition(self._after)[0]
+
+    def completion(self, text: str) -> list[int]:
+        """Token ids of a reasoned answer, with the end of the turn."""
+        return [*self._encode(text), self._tokenizer.eos_token_id]
 
     def _label_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
         if len(artworks) > len(LABELS):
@@ -142,7 +194,7 @@ class Reader:
             + self._encode("\nWhich poster would make the viewer play it?"),
             options=[self._caption(k) for k in artworks],
             letters=self._letters,
-            tail=self._special(f"\nReply with its letter.{self._after}Answer:"),
+            tail=self._special(f"\nReply with its letter.{self._after}{ANSWER}"),
             labels=self._labels[: len(artworks)],
         )  # fmt: skip
 
@@ -152,7 +204,7 @@ class Reader:
         if not top:
             return self._encode(" for a new viewer" if self.method == "caption" else " who is new")
         # A small model reads percentages as noise; to it, the order alone says which genre weighs most.
-        weights = self.method == "label"
+        weights = self.method != "caption"
         loves = ", ".join(self._genres[g] + (f" ({100 * profile[g]:.0f} %)" if weights else "") for g in top)
         lead = " for a viewer who loves" if self.method == "caption" else " who loves"
         ids = self._encode(f"{lead} {loves}")
@@ -167,9 +219,18 @@ class Reader:
 
     def _caption(self, artwork: int) -> list[int]:
         if artwork not in self._caption_ids:
-            lead = " " if self.method == "label" or not self._after.endswith("\n") else ""
+            lead = " " if self.method != "caption" or not self._after.endswith("\n") else ""
             self._caption_ids[artwork] = self._encode(lead + self._captions[artwork])
         return self._caption_ids[artwork]
+
+    def _poster(self, artwork: int) -> list[int]:
+        if artwork not in self._poster_ids:
+            self._poster_ids[artwork] = (
+                self._special(f"{self._before}A film poster shows this:")
+                + self._encode(f" {self._captions[artwork]}")
+                + self._special(f"\nWhose fans does it appeal to?{self._after}It appeals to fans of")
+            )
+        return self._poster_ids[artwork]
 
     def _encode(self, text: str) -> list[int]:
         """Token ids of text from a log: never a special token."""
@@ -178,6 +239,17 @@ class Reader:
     def _special(self, text: str) -> list[int]:
         """Token ids of this file's own text, in which chat markers mean what they say."""
         return self._tokenizer(text, add_special_tokens=False).input_ids
+
+
+def decode(prompt: Prompt, tokenizer) -> str:
+    """A prompt as text: the question, with the first candidate where they are asked about one by one."""
+    if isinstance(prompt, LabelPrompt):
+        return tokenizer.decode(prompt.ids(np.arange(len(prompt.options))))
+    if isinstance(prompt, CaptionPrompt):
+        return tokenizer.decode(prompt.title + prompt.member + prompt.captions[0])
+    most = np.argsort(-prompt.weights, kind="stable")
+    names = [f"{tokenizer.decode(prompt.genres[g])} ({prompt.weights[g]:+.2f})" for g in (*most[:3], *most[-2:])]
+    return f"{tokenizer.decode(prompt.posters[0])} ... [{names[0]},{names[1]},{names[2]}, ...,{names[3]},{names[4]}]"
 
 
 def one_line(text: str) -> str:
@@ -215,7 +287,13 @@ def label_token(tokenizer, letter: str) -> int:
     return ids[0]
 
 
-def audit(prompts: list["CaptionPrompt | LabelPrompt"], reader: Reader) -> dict:
+def parse(answer: str) -> str | None:
+    """The letter of an answer whose last line is "Answer: X" and nothing else; None for any other."""
+    match = re.fullmatch(rf"{ANSWER} ([{LABELS}])", answer.strip().rpartition("\n")[2].strip())
+    return match.group(1) if match else None
+
+
+def audit(prompts: list[Prompt], reader: Reader) -> dict:
     """Token lengths of prompts: how long, how near the limit, how many histories were shortened to fit."""
     lengths = np.array([prompt.n_tokens for prompt in prompts])
     return {

@@ -1,119 +1,54 @@
-"""LLM -> a score per candidate: the log-odds, up to a constant, with which the model would choose it."""
+"""LLM -> a score per candidate: the log-odds, up to a constant, with which the model would choose it.
 
-import dataclasses
-from collections.abc import Sequence
+A batch is a dictionary of tensors from `collate`; `score` goes through many impressions, asking once what they share.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from artlib.prompts import CaptionPrompt, LabelPrompt
+from artlib import layout
+from artlib.layout import BOTH, collate_trees, poster_tree, tree
+from artlib.prompts import LABELS, AudiencePrompt, CaptionPrompt, LabelPrompt, Prompt, ReasonedPrompt, parse
 
 NOTHING = -1e9  # score of a padded candidate: its probability is exactly 0, its gradient finite
-# Lengths are padded to multiples of this: on a CPU, oneDNN compiles its kernels anew for every new shape, which takes
-# longer than the work itself; on a GPU, matrix units like multiples of 64.
-BUCKET = 64
-BOTH = ("general", "member")
 
 
-@dataclasses.dataclass(frozen=True)
-class Tree:
-    """A `CaptionPrompt` laid out as one sequence of n tokens with S segments, of which m tokens are in captions.
-
-    Attributes:
-        ids, position, segment: (n,) token, its position counted along its own branch, its segment.
-        visible: (S, S) True where segment i may look at segment j: itself and its ancestors.
-        source: (m,) the token whose output predicts each caption token.
-        target: (m,) the caption token.
-        leaf: (m,) which caption it belongs to: 0 .. K-1 after the first root, K .. 2K-1 after the second.
-    """
-
-    ids: np.ndarray
-    position: np.ndarray
-    segment: np.ndarray
-    visible: np.ndarray
-    source: np.ndarray
-    target: np.ndarray
-    leaf: np.ndarray
-
-
-def tree(prompt: CaptionPrompt, roots: Sequence[str] = BOTH) -> Tree:
-    """Lay a prompt out so that one forward pass scores every caption, once a root, sharing what they have in common.
+def collate(prompts: Sequence[Prompt], rng: np.random.Generator | None = None) -> dict[str, torch.Tensor]:
+    """A batch of n impressions of one method, for `candidate_scores`.
 
     Args:
-        roots: "general", "member" or both.
+        rng: for `label`: the order of the options; the log's own without it.
     """
-    segments, parents = [prompt.title], [-1]
-    for root in (getattr(prompt, name) for name in roots):
-        parents += [0] + [len(segments)] * len(prompt.captions)
-        segments += [root, *prompt.captions]
-    n_segments = len(segments)
-    lengths = np.array([len(segment) for segment in segments])
-    begin = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    depth = np.zeros(n_segments, dtype=int)  # position of a segment's first token
-    visible = np.eye(n_segments, dtype=bool)
-    for s in range(1, n_segments):
-        depth[s] = depth[parents[s]] + lengths[parents[s]]
-        visible[s] |= visible[parents[s]]
-    segment = np.repeat(np.arange(n_segments), lengths)
-    within = np.arange(len(segment)) - begin[segment]
-    parent = np.array(parents)[segment]
-    in_caption = parent > 0
-    before = np.where(within > 0, np.arange(len(segment)) - 1, begin[parent] + lengths[parent] - 1)
-    ids = np.concatenate([np.asarray(segment, dtype=np.int64) for segment in segments])
-    captions = np.cumsum(np.array(parents) > 0) - 1
-    return Tree(
-        ids, depth[segment] + within, segment, visible,
-        source=before[in_caption], target=ids[in_caption], leaf=captions[segment[in_caption]],
-    )  # fmt: skip
+    if isinstance(prompts[0], CaptionPrompt):
+        return collate_trees([tree(prompt) for prompt in prompts])
+    if isinstance(prompts[0], LabelPrompt):
+        sizes = [len(prompt.options) for prompt in prompts]
+        return collate_labels(prompts, [rng.permutation(k) if rng else np.arange(k) for k in sizes])
+    posters, poster, weights, mask = _posters(prompts)
+    batch = collate_trees([poster_tree(ids, prompts[0].genres) for ids in posters])
+    more = {"poster": poster, "weights": weights.astype(np.float32), "candidates": mask}
+    return batch | {key: torch.from_numpy(value) for key, value in more.items()}
 
 
-def collate_trees(prompts: Sequence[CaptionPrompt], roots: Sequence[str] = BOTH) -> dict[str, torch.Tensor]:
-    """A batch of B trees with R roots each, padded to T tokens.
-
-    Returns:
-        input_ids, position_ids: (B, T).
-        attention_mask: (B, 1, T, T) True where a token may look: at earlier tokens of its own branch. A padding
-            token sees itself, since a softmax over nothing is NaN.
-        source, target, leaf: (M,) as in `Tree`, `source` into the flattened (B * T), `leaf` into (B * R * K);
-            where M is padded, `leaf` is B * R * K, one past the last.
-        candidates: (B, K) True where there is a candidate, K the largest number in the batch.
-    """
-    trees = [tree(prompt, roots) for prompt in prompts]
-    counts = np.array([len(prompt.captions) for prompt in prompts])
-    width, most = _bucket(max(len(t.ids) for t in trees)), counts.max()
-    ids, position = np.zeros((2, len(trees), width), dtype=np.int64)
-    mask = np.zeros((len(trees), 1, width, width), dtype=bool)
-    mask[:, 0] = np.eye(width, dtype=bool)
-    causal = np.tri(width, dtype=bool)
-    for b, t in enumerate(trees):
-        n = len(t.ids)
-        ids[b, :n], position[b, :n] = t.ids, t.position
-        mask[b, 0, :n, :n] = t.visible[np.ix_(t.segment, t.segment)] & causal[:n, :n]
-    # Captions after root r get columns r K .. r K + K-1, with K the batch's largest number of candidates.
-    leaf = [
-        (len(roots) * b + t.leaf // k) * most + t.leaf % k
-        for b, (t, k) in enumerate(zip(trees, counts, strict=True))
-    ]
-    batch = {
-        "input_ids": ids,
-        "position_ids": position,
-        "attention_mask": mask,
-        "source": _padded(np.concatenate([b * width + t.source for b, t in enumerate(trees)]), 0),
-        "target": _padded(np.concatenate([t.target for t in trees]), 0),
-        "leaf": _padded(np.concatenate(leaf), len(roots) * most * len(trees)),
-        "candidates": np.arange(most) < counts[:, None],
-    }
-    return {key: torch.from_numpy(value) for key, value in batch.items()}
+def _posters(prompts: Sequence[AudiencePrompt]) -> tuple[list, np.ndarray, np.ndarray, np.ndarray]:
+    """Each different poster once; (n, K) which of them each candidate is; (n, G) weights; (n, K) mask."""
+    numbers: dict[tuple, int] = {}
+    mask = np.arange(max(len(p.posters) for p in prompts)) < np.array([[len(p.posters)] for p in prompts])
+    poster = np.zeros(mask.shape, dtype=np.int64)
+    poster[mask] = [numbers.setdefault(tuple(ids), len(numbers)) for p in prompts for ids in p.posters]
+    return list(numbers), poster, np.stack([p.weights for p in prompts]), mask
 
 
-def _bucket(length: int) -> int:
-    return -(-length // BUCKET) * BUCKET
-
-
-def _padded(values: np.ndarray, fill: int) -> np.ndarray:
-    # Four times as coarse: the LM head is one matrix product, and padding it is cheap beside compiling it.
-    return np.pad(values, (0, -len(values) % (4 * BUCKET)), constant_values=fill)
+def candidate_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(n, K) scores in float32 of a batch from `collate`; `NOTHING` where padded."""
+    if "poster" in batch:
+        return audience_scores(model, batch)
+    return label_scores(model, batch) if "labels" in batch else caption_scores(model, batch)
 
 
 def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -124,35 +59,61 @@ def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
     Args:
         model: a causal LM, with or without adapters.
-        batch: from `collate_trees`.
+        batch: from `collate_trees`, both roots.
 
     Returns:
         (B, K) scores in float32; `NOTHING` where padded.
     """
-    captions = caption_log_probabilities(model, batch, len(BOTH))
-    return (captions[:, 1] - captions[:, 0]).masked_fill(~batch["candidates"], NOTHING)
+    captions = leaf_log_probabilities(model, batch, len(BOTH))
+    return (captions[:, 1] - captions[:, 0]).masked_fill(~batch["leaves"], NOTHING)
 
 
-def caption_log_probabilities(model, batch: dict[str, torch.Tensor], n_roots: int) -> torch.Tensor:
-    """(B, R, K) log p(caption | what stands before it), summed over its tokens, after each of R roots; 0 if padded."""
+def audience_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """score(c) = sum_g (w_g - average w_g) log p(g | c), w_g the share of genre g in what the member watched.
+
+    The expected log-likelihood of the genre of a film from the member's history, given that a picture of this kind
+    drew them, against the same for a film from anybody's history: query-likelihood ranking (Ponte and Croft 1998),
+    with the history for a query and the caption for a document. What the model says of a poster does not depend on
+    the member, so that one forward pass of a poster does for all.
+
+    Args:
+        model: a causal LM, with or without adapters.
+        batch: from `collate`.
+
+    Returns:
+        (n, K) scores in float32; `NOTHING` where padded.
+    """
+    genres = leaf_log_probabilities(model, batch, 1)[:, 0]
+    scores = torch.einsum("nkg,ng->nk", genres[batch["poster"]], batch["weights"])
+    return scores.masked_fill(~batch["candidates"], NOTHING)
+
+
+def leaf_log_probabilities(model, batch: dict[str, torch.Tensor], n_roots: int) -> torch.Tensor:
+    """(B, R, L) log p(leaf | trunk, root), summed over its tokens; 0 where padded."""
     log_p = _token_log_probabilities(model, batch)
-    n, most = batch["candidates"].shape
-    captions = torch.zeros(n * n_roots * most + 1, device=log_p.device).index_add(0, batch["leaf"], log_p)
-    return captions[:-1].view(n, n_roots, most)
+    n, most = batch["leaves"].shape
+    leaves = torch.zeros(n * n_roots * most, device=log_p.device).index_add(0, batch["leaf"], log_p)
+    return leaves.view(n, n_roots, most)
 
 
 def _token_log_probabilities(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """(M,) log p of each target token. The LM head, a fifth of the work, runs on these only."""
+    """(M,) log p of each target token. The LM head, a fifth of the work, runs where something is predicted only."""
     hidden = _hidden_states(model, batch)
-    head = base_model(model).get_output_embeddings()
-    logits = head(hidden.flatten(0, 1)[batch["source"]])
+    logits = base_model(model).get_output_embeddings()(hidden.flatten(0, 1)[batch["source"]])
     # In bf16 a log-softmax over 49,152 tokens would round away what captions differ by.
-    return -torch.nn.functional.cross_entropy(logits.float(), batch["target"], reduction="none")
+    return logits.float().log_softmax(dim=1)[batch["row"], batch["target"]]
 
 
 def _hidden_states(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(B, T, d) last hidden states. Adapters, kept in float32, compute in the base model's type: casting every
+    layer's input to theirs would take a fifth of a step."""
+    from peft.helpers import disable_input_dtype_casting
+
     inputs = {key: batch[key] for key in ("input_ids", "position_ids", "attention_mask") if key in batch}
-    return base_model(model).model(**inputs, use_cache=False).last_hidden_state
+    inner, device = base_model(model).model, batch["input_ids"].device.type
+    with torch.autocast(device, torch.bfloat16, enabled=inner.dtype == torch.bfloat16):
+        with disable_input_dtype_casting(model) if inner.dtype == torch.bfloat16 else contextlib.nullcontext():
+            return inner(**inputs, use_cache=False).last_hidden_state
 
 
 def base_model(model):
@@ -174,7 +135,7 @@ def collate_labels(prompts: Sequence[LabelPrompt], orders: Sequence[np.ndarray])
         candidates: (B, K) True where there is a candidate.
     """
     rows = [prompt.ids(order) for prompt, order in zip(prompts, orders, strict=True)]
-    width, most = _bucket(max(map(len, rows))), max(map(len, orders))
+    width, most = layout.bucket(max(map(len, rows))), max(map(len, orders))
     ids, attend = np.zeros((2, len(rows), width), dtype=np.int64)
     labels, candidates = np.zeros((len(rows), most), dtype=np.int64), np.zeros((len(rows), most), dtype=bool)
     for b, (prompt, order) in enumerate(zip(prompts, orders, strict=True)):
@@ -194,11 +155,12 @@ def label_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return logits.masked_fill(~batch["candidates"], NOTHING).log_softmax(dim=1)
 
 
-def score(model, prompts: Sequence[CaptionPrompt | LabelPrompt], batch_tokens: int = 2048) -> np.ndarray:
+def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048) -> np.ndarray:
     """Score the candidates of many impressions.
 
-    `caption` prompts give `caption_scores`. `label` prompts are asked once per cyclic rotation of the options, and
-    the log-probabilities are averaged, so that no candidate gains by its place.
+    `label` prompts are asked once per cyclic rotation of the options, and the log-probabilities are averaged, so
+    that no candidate gains by its place. What `audience` says of a poster and `caption` of a caption in general is
+    asked once, however many impressions have it.
 
     Args:
         model: a causal LM; put into evaluation mode.
@@ -209,66 +171,146 @@ def score(model, prompts: Sequence[CaptionPrompt | LabelPrompt], batch_tokens: i
         (n, K) float64 scores; -inf where padded.
     """
     model.eval()
-    if isinstance(prompts[0], CaptionPrompt):
-        # What a caption says to anybody is the same for all members who are asked about a title: once a title will do.
-        titles: dict = {}
-        which = [titles.setdefault((*p.title, *sum(p.captions, [])), len(titles)) for p in prompts]
-        one_each = [prompts[which.index(number)] for number in range(len(titles))]
-        general = _batched(model, one_each, [(i, "general") for i in range(len(titles))], batch_tokens, "captions")
-        member = _batched(model, prompts, [(i, "member") for i in range(len(prompts))], batch_tokens, "members")
-        total = member - general[which][:, : member.shape[1]]
-    else:
-        tasks = [(i, turn) for i, prompt in enumerate(prompts) for turn in range(len(prompt.options))]
-        total = _batched(model, prompts, tasks, batch_tokens, "questions")
-    counts = np.array([len(_candidates(prompt)) for prompt in prompts])
     if isinstance(prompts[0], LabelPrompt):
-        total /= counts[:, None]
+        return np.nanmean(rotation_scores(model, prompts, batch_tokens), axis=1)
+    if isinstance(prompts[0], AudiencePrompt):
+        posters, poster, weights, mask = _posters(prompts)
+        trees = [functools.partial(poster_tree, ids, prompts[0].genres) for ids in posters]
+        n_genre_tokens = sum(map(len, prompts[0].genres))
+        genres = _leaf_table(model, trees, [len(ids) + n_genre_tokens for ids in posters], batch_tokens, "posters")
+        return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], weights), -np.inf)
+    titles: dict = {}
+    which = [titles.setdefault((*p.title, *sum(p.captions, [])), len(titles)) for p in prompts]
+    one_each = [prompts[which.index(number)] for number in range(len(titles))]
+    general, member = (
+        _leaf_table(
+            model, [functools.partial(tree, p, (root,)) for p in part],
+            [len(p.title) + len(getattr(p, root)) + sum(map(len, p.captions)) for p in part], batch_tokens, what,
+        )
+        for part, root, what in ((one_each, "general", "captions"), (prompts, "member", "members"))
+    )  # fmt: skip
+    counts = np.array([len(p.captions) for p in prompts])
+    total = member - general[which][:, : member.shape[1]]
     return np.where(np.arange(total.shape[1]) < counts[:, None], total, -np.inf)
 
 
-def _batched(model, prompts: Sequence, tasks: list[tuple[int, str | int]], batch_tokens: int, what: str) -> np.ndarray:
-    """(n, K) sums over tasks (which prompt; which root or rotation of it) of the candidates' log-probabilities."""
-    device = next(model.parameters()).device
-    total = np.zeros((len(prompts), max(len(_candidates(prompt)) for prompt in prompts)))
-    tasks = sorted(tasks, key=lambda task: -_length(prompts[task[0]], task[1]))
-    lengths = [_length(prompts[i], way) for i, way in tasks]
-    with tqdm(total=len(tasks), desc=f"scoring {what}", mininterval=2) as progress:
-        for part in _batches(tasks, lengths, batch_tokens):
-            rows, ways = zip(*part, strict=True)
-            batch_prompts = [prompts[i] for i in rows]
+def rotation_scores(model, prompts: Sequence[LabelPrompt], batch_tokens: int = 2048) -> np.ndarray:
+    """(n, R, K) log-probabilities of the candidates, in the log's order, under each cyclic rotation of the options.
+
+    R = K is the largest number of candidates; NaN for rotations that an impression with fewer does not have; -inf
+    where padded.
+    """
+    tasks = [(i, turn) for i, prompt in enumerate(prompts) for turn in range(len(prompt.options))]
+
+    def forward(rows: list[int]) -> torch.Tensor:
+        part = [(prompts[i], turn) for i, turn in (tasks[row] for row in rows)]
+        orders = [np.roll(np.arange(len(prompt.options)), turn) for prompt, turn in part]
+        return label_scores(model, _to(model, collate_labels([prompt for prompt, _ in part], orders)))
+
+    flat = _batched(forward, [prompts[i].n_tokens for i, _ in tasks], batch_tokens, "questions")
+    counts = np.array([len(prompt.options) for prompt in prompts])
+    turns = np.full((len(prompts), counts.max(), counts.max()), np.nan)
+    rows, places = np.array(tasks).T
+    turns[rows, places] = np.where(np.arange(flat.shape[1]) < counts[rows, None], flat, -np.inf)
+    return turns
+
+
+def order_sensitivity(turns: np.ndarray) -> float:
+    """How far a choice depends on the order of the options: 0 not at all, towards 1 entirely.
+
+    Args:
+        turns: (n, R, K) from `rotation_scores`.
+
+    Returns:
+        The mean total variation distance of the choice under one rotation from the average over all.
+    """
+    p = np.exp(turns)
+    return float(np.nanmean(np.abs(p - np.nanmean(p, axis=1, keepdims=True)).sum(axis=2) / 2))
+
+
+def vote(
+    model, tokenizer, prompts: Sequence[ReasonedPrompt], samples: int = 8, temperature: float = 0.7,
+    max_new_tokens: int = 96, batch: int = 32, seed: int = 0,
+) -> tuple[np.ndarray, float]:  # fmt: skip
+    """Have reasoned answers written and count their votes. Each sample sees the options in another cyclic rotation.
+
+    Args:
+        samples: answers an impression.
+        temperature: of the sampling; 0 for the likeliest answer.
+
+    Returns:
+        (n, K) votes, and the ratio of valid answers: those that end as asked for, with a letter that was on offer.
+    """
+    from artlib import model as models
+
+    model.eval()
+    torch.manual_seed(seed)
+    votes = np.zeros((len(prompts), max(len(prompt.options) for prompt in prompts)))
+    tasks = sorted(((i, turn) for i in range(len(prompts)) for turn in range(samples)),
+                   key=lambda task: -prompts[task[0]].n_tokens)  # fmt: skip
+    for start in tqdm(range(0, len(tasks), batch), desc="answers", mininterval=2):
+        part = tasks[start : start + batch]
+        orders = [np.roll(np.arange(len(prompts[i].options)), turn % len(prompts[i].options)) for i, turn in part]
+        ids = [prompts[i].ids(order) for (i, _), order in zip(part, orders, strict=True)]
+        answers = models.generate(model, tokenizer, ids, max_new_tokens, temperature)
+        for (i, _), order, answer in zip(part, orders, answers, strict=True):
+            letter = parse(answer)
+            place = LABELS.index(letter) if letter else len(order)
+            if place < len(order):
+                votes[i, order[place]] += 1
+    return votes, float(votes.sum() / len(tasks))
+
+
+def vote_scores(votes: np.ndarray, prompts: Sequence[ReasonedPrompt]) -> np.ndarray:
+    """(n, K) log of the share of the votes, half a vote given to each candidate beforehand; -inf where padded."""
+    counts = np.array([[len(prompt.options)] for prompt in prompts])
+    share = (votes + 0.5) / (votes.sum(axis=1, keepdims=True) + 0.5 * counts)
+    return np.where(np.arange(votes.shape[1]) < counts, np.log(share), -np.inf)
+
+
+def _leaf_table(model, trees: list, lengths: list[int], batch_tokens: int, what: str) -> np.ndarray:
+    """(n, L) log-probabilities of the leaves of trees with one root each; 0 where padded.
+
+    Args:
+        trees: n functions that make a tree, so that only those of one batch are in memory.
+    """
+
+    def forward(rows: list[int]) -> torch.Tensor:
+        batch = collate_trees([trees[i]() for i in rows])
+        return leaf_log_probabilities(model, _to(model, batch), 1)[:, 0]
+
+    return _batched(forward, lengths, batch_tokens, what)
+
+
+def _batched(forward: Callable[[list[int]], torch.Tensor], lengths: list[int], batch_tokens: int, what: str):
+    """(n, K) float64: `forward(rows)` over all rows, the longest first; 0 in columns that a batch lacks."""
+    order = np.argsort(-np.array(lengths), kind="stable")
+    found = []
+    with tqdm(total=len(lengths), desc=f"scoring {what}", mininterval=2) as progress:
+        for rows in _batches(order.tolist(), lengths, batch_tokens):
             with torch.inference_mode():
-                if isinstance(ways[0], str):
-                    batch = collate_trees(batch_prompts, ways[:1])
-                    batch = {key: value.to(device) for key, value in batch.items()}
-                    scores = caption_log_probabilities(model, batch, 1)[:, 0]
-                else:
-                    orders = [np.roll(np.arange(len(p.options)), w) for p, w in zip(batch_prompts, ways, strict=True)]
-                    batch = {key: value.to(device) for key, value in collate_labels(batch_prompts, orders).items()}
-                    scores = label_scores(model, batch)
-            np.add.at(total, (list(rows), slice(0, scores.shape[1])), scores.double().cpu().numpy())
-            progress.update(len(part))
+                found.append((rows, forward(rows).double().cpu().numpy()))
+            progress.update(len(rows))
+    total = np.zeros((len(lengths), max(values.shape[1] for _, values in found)))
+    for rows, values in found:
+        total[rows, : values.shape[1]] = values
     return total
 
 
-def _length(prompt: CaptionPrompt | LabelPrompt, way: str | int) -> int:
-    if isinstance(way, int):
-        return prompt.n_tokens
-    return len(prompt.title) + len(getattr(prompt, way)) + sum(map(len, prompt.captions))
-
-
-def _candidates(prompt: CaptionPrompt | LabelPrompt) -> list:
-    return prompt.options if isinstance(prompt, LabelPrompt) else prompt.captions
-
-
-def _batches(tasks: list, lengths: list[int], batch_tokens: int) -> list[list]:
-    """Cut tasks, longest first, into batches whose padded size is at most `batch_tokens`."""
+def _batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[list[int]]:
+    """Cut rows, longest first, into batches whose padded size is at most `batch_tokens`."""
     batches, width = [], 0
-    for task, length in zip(tasks, lengths, strict=True):
+    for row in order:
         if not batches or (len(batches[-1]) + 1) * width > batch_tokens:
             batches.append([])
-            width = length
-        batches[-1].append(task)
+            width = lengths[row]
+        batches[-1].append(row)
     return batches
+
+
+def _to(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    device = next(model.parameters()).device
+    return {key: value.to(device) for key, value in batch.items()}
 
 
 def probabilities(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -8,16 +8,16 @@ import dataclasses
 import importlib.metadata
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import scipy.optimize
 
-from artlib import files, model, prompts
+from artlib import files, model, objectives, ope, prompts, score, teacher, trainers
 from artlib.log import Log
 
-METHODS = ("sft",)
+REASONING = "sft-reasoning"
+METHODS = (*objectives.OBJECTIVES, REASONING)
 VERSIONED = ("torch", "transformers", "trl", "peft", "unsloth", "datasets")
 
 
@@ -27,34 +27,48 @@ class Settings:
 
     Attributes:
         base: model name, see `model.load`.
-        method: of `METHODS`: sft learns from plays alone.
-        prompt: "caption" (listwise softmax over caption scores) or "label" (the letter of the played artwork).
-        max_examples, max_validation: plays used from the two splits, drawn at random by `seed`.
+        method: of `METHODS`, see `objectives`. Those in `objectives.REFINING` begin from the adapter of sft.
+        prompt: of `prompts.METHODS`: audience, caption or label.
+        max_examples, max_validation: impressions used from the two splits, drawn at random by `seed`: plays, or all
+            impressions where the method learns from ignored ones, too.
         epochs: passes over the examples.
         learning_rate: peak of a linear schedule with 5 % warm-up.
-        batch_size: examples a step; micro_batch of them go through the model at once.
+        batch_size: titles (audience) or impressions (caption, label) a step; micro_batch of them go through the
+            model at once.
         lora_rank: of the adapter.
         lora_layers: the last so many layers get adapters; 0 for all.
         save_steps: between two checkpoints.
-        temperature: of the softmax over caption scores in training. Untrained scores, sums over a caption's tokens,
-            are far too sure of themselves for 1; afterwards it is fitted on the validation plays.
+        temperature: of the softmax over scores in training; afterwards it is fitted on the validation plays. Scores
+            of `caption`, sums over a caption's tokens, are far too sure of themselves for 1: 8 suits them.
+        teacher, teacher_model: who writes the reasons of sft-reasoning, see `teacher.make`.
+        samples: answers an impression in scoring `reasoned`, of max_new_tokens at most.
+        beta, clip, ignored, value, variance: see `objectives.Weights`.
         history_tokens, max_tokens, n_genres, n_recent: see `prompts.Reader`.
         dtype, load_in_4bit: see `model.load`.
     """
 
     base: str = model.EMBEDDED
     method: str = "sft"
-    prompt: str = "caption"
-    max_examples: int = 800
-    max_validation: int = 120
-    epochs: int = 1
-    learning_rate: float = 5e-4
-    batch_size: int = 8
-    micro_batch: int = 4
+    prompt: str = "audience"
+    max_examples: int = 8000
+    max_validation: int = 400
+    epochs: int = 2
+    learning_rate: float = 2e-3
+    batch_size: int = 4
+    micro_batch: int = 2
     lora_rank: int = 16
     lora_layers: int = 15
-    save_steps: int = 50
-    temperature: float = 8.0
+    save_steps: int = 25
+    temperature: float = 1.0
+    beta: float = 0.1
+    clip: float = 10.0
+    ignored: float = 0.0
+    value: str = "snips"
+    variance: float = 0.0
+    teacher: str = "world"
+    teacher_model: str = ""
+    samples: int = 5
+    max_new_tokens: int = 96
     history_tokens: int = 96
     max_tokens: int = 2048
     n_genres: int = 3
@@ -64,11 +78,18 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        for field, known in (("method", METHODS), ("prompt", prompts.METHODS)):
+        for field, known in (("method", METHODS), ("prompt", prompts.METHODS), ("value", objectives.VALUES)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
+        if (self.method == REASONING) != (self.prompt == "reasoned"):
+            raise ValueError(f"method {REASONING} and prompt reasoned go together: not {self.method}, {self.prompt}")
         if self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
+
+    @property
+    def all_impressions(self) -> bool:
+        """Whether ignored impressions teach, too."""
+        return self.method == "counterfactual" or (self.method == "dpo" and self.ignored > 0)
 
 
 def plays(log: Log, split: str, most: int | None, seed: int) -> Log:
@@ -80,18 +101,32 @@ def plays(log: Log, split: str, most: int | None, seed: int) -> Log:
     return part.take(np.random.default_rng(seed).permutation(rows)[:most])
 
 
+def impressions(log: Log, split: str, most: int | None, seed: int) -> Log:
+    """The impressions of a split, played or not, in random order, at most `most` of them."""
+    part = log.split(split)
+    return part.take(np.random.default_rng(seed).permutation(len(part.impressions))[:most])
+
+
 def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     """Train an adapter, or return at once when `folder` already holds the one asked for.
+
+    A method that refines sft begins from the adapter in the folder `sft` beside `folder`, and trains that first if it
+    is not there.
 
     Args:
         log: with train and validation splits.
         folder: gets the PEFT adapter, training.json and, until it is finished, checkpoints/.
 
     Returns:
-        What training.json holds: settings, data, curve, temperature, seconds, versions.
+        What training.json holds: settings, data, curve, temperature, seconds, tokens_per_second, versions.
     """
     folder = Path(folder)
-    asked = {"settings": dataclasses.asdict(settings), "data": log.manifest.get("files")}
+    start = _start(log, folder, settings)
+    asked = {
+        "settings": dataclasses.asdict(settings),
+        "data": log.manifest.get("files"),
+        "start": files.sha256(start / "adapter_model.safetensors") if start else None,
+    }
     finished = files.read_json(folder / "training.json")
     if finished and all(finished.get(key) == value for key, value in asked.items()):
         return finished
@@ -100,35 +135,46 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
         files.write_json(folder / "asked.json", asked)
 
     started = time.time()
-    language_model, tokenizer = model.load(
-        settings.base, dtype=settings.dtype, load_in_4bit=settings.load_in_4bit, max_tokens=settings.max_tokens
-    )
+    language_model, tokenizer = _load(settings)
     reader = reader_for(log, tokenizer, settings)
-    train, validation = (
-        plays(log, split, most, settings.seed)
-        for split, most in (("train", settings.max_examples), ("validation", settings.max_validation))
-    )
-    train_prompts, validation_prompts = reader.read(train), reader.read(validation)
-    audit = prompts.audit(train_prompts, reader)
+    part = (impressions if settings.all_impressions else plays)(log, "train", settings.max_examples, settings.seed)
+    parts = part, plays(log, "validation", settings.max_validation, settings.seed)
+    train, validation = (trainers.Examples(reader.read(rows), rows.arrays()) for rows in parts)
+    taught = None
+    if settings.method == REASONING:
+        (train, taught), (validation, _) = (
+            _with_reasons(rows, examples, reader, folder, settings)
+            for rows, examples in zip(parts, (train, validation), strict=True)
+        )
+    audit = prompts.audit(train.prompts, reader)
     language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers, settings.seed)
-    make = _listwise_trainer if settings.prompt == "caption" else _label_trainer
-    shown = train.arrays().shown, validation.arrays().shown
-    trainer = make(language_model, tokenizer, (train_prompts, validation_prompts), shown, folder, settings)
+    if start:
+        model.set_lora(language_model, start)
+    if start and not _by_trl(settings):
+        train = dataclasses.replace(train, reference=score.score(language_model, train.prompts))
+    if settings.method == "counterfactual" and settings.value == "dr":
+        train = dataclasses.replace(train, q_hat=_predicted_rewards(train, settings.seed))
+    sensitivity = _order_sensitivity(language_model, validation.prompts)
+    trainer = _trainer(language_model, tokenizer, train, validation, folder, settings)
     checkpoint = last_checkpoint(folder / "checkpoints")
     _show_progress_in_terminals(trainer)
     # train() forgets what was logged before it, and the first validation loss is what the last is compared with.
     before = [] if checkpoint else [{"step": 0, "eval_loss": trainer.evaluate()["eval_loss"]}]
     trainer.train(resume_from_checkpoint=checkpoint)
     language_model.save_pretrained(str(folder))
-    temperature = _finish(language_model, folder, validation_prompts, shown[1], settings)
+    temperature, sensitivity_after = _finish(language_model, tokenizer, folder, validation, settings)
+    history = trainer.state.log_history
     result = {
         **asked,
-        "examples": len(train_prompts),
-        "validation_examples": len(validation_prompts),
+        "examples": len(train.prompts),
+        "validation_examples": len(validation.prompts),
         "audit": audit,
+        "teacher": taught,
         "temperature": temperature,
-        "curve": before + [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
+        "curve": before + [entry for entry in history if "loss" in entry or "eval_loss" in entry],
+        "order_sensitivity": None if sensitivity is None else [sensitivity, sensitivity_after],
         "seconds": round(time.time() - started, 1),
+        "tokens_per_second": next((e["train_tokens_per_second"] for e in history if "train_runtime" in e), None),
         "resumed": checkpoint is not None,
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
     }
@@ -137,12 +183,90 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     return files.read_json(folder / "training.json")
 
 
+def _start(log: Log, folder: Path, settings: Settings) -> Path | None:
+    """The adapter that a refining method begins from; trained now if the run has none of the same make and data."""
+    if settings.method not in objectives.REFINING:
+        return None
+    start = folder.parent / "sft"
+    found = files.read_json(start / "training.json")
+    same = ("base", "prompt", "lora_rank", "lora_layers", "n_genres", "n_recent", "dtype", "load_in_4bit")
+    wanted = dataclasses.asdict(settings)
+    fits = found and found["data"] == log.manifest.get("files")
+    if not fits or any(found["settings"].get(name) != wanted[name] for name in same):
+        post_train(log, start, dataclasses.replace(settings, method="sft"))
+    return start
+
+
+def _load(settings: Settings, adapter: Path | None = None):
+    return model.load(settings.base, adapter, settings.dtype, settings.load_in_4bit, settings.max_tokens)
+
+
+def _by_trl(settings: Settings) -> bool:
+    """Whether TRL's own trainer does it: letters are completions as it knows them."""
+    return settings.prompt == "label" and settings.method in ("sft", "dpo")
+
+
+def _trainer(language_model, tokenizer, train, validation, folder: Path, settings: Settings):
+    if settings.method == REASONING:
+        return trainers.reasoning_trainer(language_model, tokenizer, train, validation, folder, settings)
+    if not _by_trl(settings):
+        return trainers.objective_trainer(language_model, train, validation, folder, settings)
+    make = trainers.label_trainer if settings.method == "sft" else trainers.dpo_trainer
+    return make(language_model, tokenizer, train, validation, folder, settings)
+
+
+def _predicted_rewards(train: trainers.Examples, seed: int) -> np.ndarray:
+    """(n, K) rewards predicted from what production prefers, cross-fitted by user: the q_hat of doubly robust."""
+    arrays = train.arrays
+    features = np.log(np.maximum(arrays.production, 1e-6))[:, :, None]
+    return ope.cross_fit(features, arrays.reward, arrays.shown, arrays.user, arrays.mask, seed=seed)
+
+
+def _order_sensitivity(language_model, questions: list) -> float | None:
+    """How far `label` answers depend on the order of the options, on a few validation plays; None for other prompts."""
+    if not isinstance(questions[0], prompts.LabelPrompt):
+        return None
+    return score.order_sensitivity(score.rotation_scores(language_model.eval(), questions[:32]))
+
+
 def reader_for(log: Log, tokenizer, settings: Settings) -> prompts.Reader:
     """The reader that training and scoring share."""
     return prompts.Reader(
         log, tokenizer, settings.prompt, settings.history_tokens, settings.max_tokens, settings.n_genres,
         settings.n_recent,
     )  # fmt: skip
+
+
+def scores_of(language_model, tokenizer, questions: list, settings: Settings) -> np.ndarray:
+    """(n, K) scores: of one pass, or, for `reasoned`, of the votes of written answers."""
+    if settings.prompt != "reasoned":
+        return score.score(language_model, questions)
+    votes, valid = score.vote(
+        language_model, tokenizer, questions, settings.samples, max_new_tokens=settings.max_new_tokens,
+        seed=settings.seed,
+    )  # fmt: skip
+    print(f"{valid:.1%} of {settings.samples * len(questions)} answers were valid")
+    return score.vote_scores(votes, questions)
+
+
+def _with_reasons(part: Log, examples: trainers.Examples, reader: prompts.Reader, folder: Path, settings: Settings):
+    """The examples for which the teacher has a usable reason, and the teacher's counts."""
+    rng = np.random.default_rng(settings.seed)
+    orders = [rng.permutation(len(question.options)) for question in examples.prompts]
+    questions = [
+        teacher.Question(i, reader.question(question, order), prompts.LABELS[int(np.flatnonzero(order == shown)[0])])
+        for i, (question, order, shown) in enumerate(zip(examples.prompts, orders, examples.arrays.shown, strict=True))
+    ]
+    source = teacher.make(settings.teacher, settings.teacher_model, part, settings.dtype)
+    answers, counts = teacher.write(questions, source, folder.parent / "reasons.jsonl")
+    if not answers:
+        raise ValueError(f"the teacher {source.name} gave no usable reason for {len(questions)} plays: {counts}")
+    rows = np.array(sorted(answers))
+    kept = trainers.Examples(
+        [examples.prompts[i] for i in rows], part.take(rows).arrays(),
+        answers=[reader.completion(answers[i]) for i in rows], orders=[orders[i] for i in rows],
+    )  # fmt: skip
+    return kept, {"name": source.name, **counts}
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -169,19 +293,23 @@ def fit_temperature(scores: np.ndarray, chosen: np.ndarray) -> float:
     return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-3, 6), method="bounded").x))
 
 
-def _finish(language_model, folder: Path, validation_prompts: list, shown: np.ndarray, settings: Settings) -> float:
-    """Reload the saved adapter, make sure that it scores as the trained one, and fit the temperature with it."""
-    from artlib import score
+def _finish(language_model, tokenizer, folder: Path, validation: trainers.Examples, settings: Settings):
+    """Reload the saved adapter, make sure that it scores as the trained one, and fit the temperature with it.
 
-    few = validation_prompts[:8]
+    Returns:
+        The temperature, and the order sensitivity of `label`.
+    """
+    few = validation.prompts[:8]
     before = score.score(language_model, few)
-    reloaded, _ = model.load(settings.base, folder, settings.dtype, settings.load_in_4bit, settings.max_tokens)
+    reloaded, _ = _load(settings, folder)
     after = score.score(reloaded, few)
     real = np.isfinite(before)
     difference = float(np.abs(before[real] - after[real]).max())
     if difference > (1e-3 if settings.dtype == "float32" else 0.5):
         raise RuntimeError(f"{folder}: the adapter read back scores differently by up to {difference:.3g} nats")
-    return fit_temperature(score.score(reloaded, validation_prompts), shown)
+    scores = scores_of(reloaded, tokenizer, validation.prompts, settings)
+    temperature = fit_temperature(scores, validation.arrays.shown)
+    return temperature, _order_sensitivity(reloaded, validation.prompts)
 
 
 def _show_progress_in_terminals(trainer) -> None:
@@ -189,96 +317,10 @@ def _show_progress_in_terminals(trainer) -> None:
     from transformers.trainer_callback import ProgressCallback
     from transformers.utils.notebook import NotebookProgressCallback
 
+    class Bar(ProgressCallback):
+        def on_log(self, *_, **__):
+            """Losses are in the curve, and would be a wall of dictionaries here."""
+
     trainer.remove_callback(NotebookProgressCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(ProgressCallback)
-
-
-def _arguments(folder: Path, settings: Settings, n_examples: int) -> dict:
-    """What all trainers share."""
-    steps = max(1, n_examples // settings.batch_size) * settings.epochs
-    return {
-        "output_dir": str(folder / "checkpoints"),
-        "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": settings.micro_batch,
-        "per_device_eval_batch_size": settings.micro_batch,
-        "gradient_accumulation_steps": settings.batch_size // settings.micro_batch,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": max(1, steps // 20),
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "optim": "adamw_torch",
-        "logging_steps": max(1, steps // 40),
-        "eval_strategy": "steps",
-        "eval_steps": max(1, steps // 2),
-        "save_strategy": "steps",
-        "save_steps": settings.save_steps,
-        "save_total_limit": 2,
-        "seed": settings.seed,
-        "data_seed": settings.seed,
-        "report_to": "none",
-        "remove_unused_columns": False,
-        "dataloader_num_workers": 0,
-    }
-
-
-def _listwise_trainer(language_model, tokenizer, data: Sequence[list], shown: Sequence[np.ndarray], folder, settings):
-    """`caption`: cross-entropy of the played artwork under softmax(scores / t) over the impression's candidates."""
-    import torch
-    from transformers import Trainer, TrainingArguments
-
-    from artlib import score
-
-    class ListwiseTrainer(Trainer):
-        def compute_loss(self, model, inputs, return_outputs=False, **_):
-            target = inputs.pop("shown")
-            scores = score.caption_scores(model, inputs)
-            loss = torch.nn.functional.cross_entropy(scores / settings.temperature, target)
-            return (loss, {"scores": scores}) if return_outputs else loss
-
-        def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-            with torch.no_grad():
-                return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
-
-    def collate(rows: list) -> dict:
-        batch = score.collate_trees([prompt for prompt, _ in rows])
-        return {**batch, "shown": torch.tensor([place for _, place in rows])}
-
-    train, validation = (list(zip(p, map(int, s), strict=True)) for p, s in zip(data, shown, strict=True))
-    trainer = ListwiseTrainer(
-        model=language_model,
-        args=TrainingArguments(**_arguments(folder, settings, len(train))),
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=collate,
-    )
-    trainer.model_accepts_loss_kwargs = False  # the loss is a mean over impressions, whatever their tokens
-    return trainer
-
-
-def _label_trainer(language_model, tokenizer, data: Sequence[list], shown: Sequence[np.ndarray], folder, settings):
-    """`label`: SFT on the letter of the played artwork, options in random order, loss on the letter alone."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    rng = np.random.default_rng(settings.seed)
-
-    def rows(questions: list, played: np.ndarray) -> Dataset:
-        columns = {"input_ids": [], "labels": []}
-        for question, place in zip(questions, played, strict=True):
-            order = rng.permutation(len(question.options))
-            ids = question.ids(order)
-            letter = question.labels[int(np.flatnonzero(order == place)[0])]
-            columns["input_ids"].append([*ids, letter])
-            columns["labels"].append([prompts.IGNORE] * len(ids) + [letter])
-        return Dataset.from_dict(columns)
-
-    arguments = _arguments(folder, settings, len(data[0]))
-    return SFTTrainer(
-        model=language_model,
-        processing_class=tokenizer,
-        args=SFTConfig(**arguments, max_length=settings.max_tokens, packing=False),
-        train_dataset=rows(data[0], shown[0]),
-        eval_dataset=rows(data[1], shown[1]),
-    )
+    trainer.add_callback(Bar)

@@ -43,8 +43,12 @@ def test_text_from_a_log_cannot_change_the_structure(small_log, tokenizer, metho
         read = prompts.Reader(log, tokenizer, method, max_tokens=100_000).read(log.take(few))
         found = []
         for prompt in read:
-            pieces = [prompt.ids(np.arange(len(prompt.options)))] if method == "label" else [
-                prompt.title + prompt.general, prompt.title + prompt.member, *prompt.captions]
+            if method in ("label", "reasoned"):
+                pieces = [prompt.ids(np.arange(len(prompt.options)))]
+            elif method == "audience":
+                pieces = [*prompt.posters, prompt.genres[0]]
+            else:
+                pieces = [prompt.title + prompt.general, prompt.title + prompt.member, *prompt.captions]
             newline = tokenizer("\n", add_special_tokens=False).input_ids[0]
             found.append([(sum(t in special for t in p), p.count(newline)) for p in pieces])
         return found
@@ -55,7 +59,7 @@ def test_text_from_a_log_cannot_change_the_structure(small_log, tokenizer, metho
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_kept_as_ordinary_characters(small_log, tokenizer, text):
     log = hostile_log(small_log, text)
-    prompt = prompts.Reader(log, tokenizer, max_tokens=100_000).read(log.take(np.arange(1)))[0]
+    prompt = prompts.Reader(log, tokenizer, "caption", max_tokens=100_000).read(log.take(np.arange(1)))[0]
     assert prompts.one_line(text) in tokenizer.decode(prompt.captions[0])
 
 
@@ -68,12 +72,12 @@ def test_one_line_is_one_printable_line(text):
 
 def test_a_prompt_over_the_limit_is_an_error_that_names_the_impression(small_log, tokenizer):
     with pytest.raises(ValueError, match=r"impression i\d+: its prompt has \d+ tokens, more than max_tokens = 50"):
-        prompts.Reader(small_log, tokenizer, max_tokens=50).read(small_log.take(np.arange(3)))
+        prompts.Reader(small_log, tokenizer, "caption", max_tokens=50).read(small_log.take(np.arange(3)))
 
 
 def test_a_history_over_its_budget_loses_its_oldest_titles_and_is_counted(small_log, tokenizer):
-    wide = prompts.Reader(small_log, tokenizer, history_tokens=10_000, max_tokens=100_000)
-    narrow = prompts.Reader(small_log, tokenizer, history_tokens=120, max_tokens=100_000)
+    wide = prompts.Reader(small_log, tokenizer, "caption", history_tokens=10_000, max_tokens=100_000)
+    narrow = prompts.Reader(small_log, tokenizer, "caption", history_tokens=120, max_tokens=100_000)
     rows = small_log.take(np.arange(50))
     long, short = wide.read(rows), narrow.read(rows)
     assert wide.shortened == 0 and 0 < narrow.shortened <= 50
@@ -86,7 +90,7 @@ def test_a_history_over_its_budget_loses_its_oldest_titles_and_is_counted(small_
 
 
 def test_the_summary_names_the_top_genres_by_weight(small_log, tokenizer):
-    reader = prompts.Reader(small_log, tokenizer, max_tokens=100_000)
+    reader = prompts.Reader(small_log, tokenizer, "caption", max_tokens=100_000)
     profile = logs.History(small_log.titles, small_log.histories).genre_profile(small_log.impressions)
     row = int(profile.max(axis=1).argmax())
     one = small_log.take(np.array([row]))
@@ -99,8 +103,22 @@ def test_the_summary_names_the_top_genres_by_weight(small_log, tokenizer):
 
 def test_a_member_without_history_is_called_new(small_log, tokenizer):
     log = dataclasses.replace(small_log, histories=small_log.histories.slice(0, 0))
-    prompt = prompts.Reader(log, tokenizer, max_tokens=100_000).read(log.take(np.arange(1)))[0]
+    prompt = prompts.Reader(log, tokenizer, "caption", max_tokens=100_000).read(log.take(np.arange(1)))[0]
     assert "a new viewer" in tokenizer.decode(prompt.member)
+
+
+def test_audience_weights_say_what_a_member_watches_more_than_others(small_log, tokenizer):
+    reader = prompts.Reader(small_log, tokenizer, "audience", max_tokens=100_000)
+    train = small_log.split("train")
+    read = reader.read(train)
+    weights = np.array([prompt.weights for prompt in read])
+    profile = logs.History(small_log.titles, small_log.histories).genre_profile(train.impressions)
+    np.testing.assert_allclose(weights, profile - profile.mean(axis=0), atol=1e-12)
+    assert [tokenizer.decode(ids) for ids in read[0].genres] == [f" {g}" for g in logs.genre_names(small_log.titles)]
+    assert tokenizer.decode(read[0].posters[0]).endswith("It appeals to fans of")
+    nobody = dataclasses.replace(small_log, histories=small_log.histories.slice(0, 0))
+    unknown = prompts.Reader(nobody, tokenizer, "audience", max_tokens=100_000).read(nobody.take(np.arange(2)))
+    assert not unknown[0].weights.any()  # no preference rather than the opposite of the average
 
 
 def test_label_prompts_end_without_a_space_and_labels_are_one_token(small_log, tokenizer):
@@ -120,5 +138,5 @@ def test_label_order_moves_captions_under_other_letters(small_log, tokenizer):
 
 
 def test_unknown_method_is_refused(small_log, tokenizer):
-    with pytest.raises(ValueError, match="'letters' is not one of caption, label"):
+    with pytest.raises(ValueError, match="'letters' is not one of audience, caption, label"):
         prompts.Reader(small_log, tokenizer, "letters")

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from artlib import model, prompts, score
+from artlib import layout, model, prompts, score
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +16,11 @@ def tiny():
 @pytest.fixture(scope="module")
 def captions(small_log, tiny):
     return prompts.Reader(small_log, tiny[1], "caption", max_tokens=8192).read(small_log.take(np.arange(12)))
+
+
+@pytest.fixture(scope="module")
+def audience(small_log, tiny):
+    return prompts.Reader(small_log, tiny[1], "audience", max_tokens=8192).read(small_log.take(np.arange(12)))
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +47,30 @@ def test_tree_scores_equal_separate_full_forward_passes(tiny, captions):
             assert found[row, k] == pytest.approx(member - general, abs=1e-4 * max(1, abs(member)) ** 0.5)
 
 
-def test_the_training_batch_scores_as_the_shared_scoring_does(tiny, captions):
+def test_audience_scores_equal_separate_full_forward_passes(tiny, audience):
+    language_model = tiny[0]
+    found = score.score(language_model, audience[:3])
+    for row, prompt in enumerate(audience[:3]):
+        assert np.abs(prompt.weights).max() > 0.01
+        for k, poster in enumerate(prompt.posters):
+            logs = np.array([log_probability(language_model, poster, genre) for genre in prompt.genres])
+            assert found[row, k] == pytest.approx(prompt.weights @ logs, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["captions", "audience"])
+def test_the_training_batch_scores_as_the_shared_scoring_does(tiny, kind, request):
     import torch
 
+    rows = request.getfixturevalue(kind)
     with torch.inference_mode():
-        batch = score.caption_scores(tiny[0], score.collate_trees(captions)).numpy()
-    shared = score.score(tiny[0], captions)
+        batch = score.candidate_scores(tiny[0], score.collate(rows)).numpy()
+    shared = score.score(tiny[0], rows)
     real = np.isfinite(shared)
     np.testing.assert_allclose(batch[real], shared[real], atol=2e-3)
     assert (batch[~real] == score.NOTHING).all()
 
 
-@pytest.mark.parametrize("kind", ["captions", "questions"])
+@pytest.mark.parametrize("kind", ["captions", "audience", "questions"])
 def test_batch_size_and_padding_change_nothing(tiny, kind, request):
     rows = request.getfixturevalue(kind)
     alone, together = (score.score(tiny[0], rows, batch_tokens=size) for size in (1, 100_000))
@@ -89,15 +106,30 @@ def test_label_scores_equal_a_plain_pass_for_each_rotation(tiny, questions):
     np.testing.assert_allclose(score.score(tiny[0], [prompt])[0], total / n, atol=1e-3)
 
 
+def test_order_sensitivity_is_zero_without_and_large_with_position_bias(tiny, questions):
+    turns = score.rotation_scores(tiny[0], questions)
+    counts = [len(prompt.options) for prompt in questions]
+    assert [int((~np.isnan(row[:, 0])).sum()) for row in turns] == counts
+    real = np.isfinite(turns)
+    np.testing.assert_allclose(np.exp(turns[real]).sum(), sum(counts), rtol=1e-5)
+    assert score.order_sensitivity(turns) > 0
+    same = np.log([[[0.2, 0.8], [0.2, 0.8]]])
+    always_first = np.log([[[0.999, 0.001], [0.001, 0.999]]])
+    assert score.order_sensitivity(same) == 0
+    assert score.order_sensitivity(always_first) == pytest.approx(0.499)
+
+
 def test_a_caption_sees_its_prefix_and_not_its_neighbours(captions):
     prompt = captions[0]
-    tree = score.tree(prompt)
+    tree = layout.tree(prompt)
     k = len(prompt.captions)
     assert tree.visible[1:, 0].all() and tree.visible[0].sum() == 1
     assert tree.visible[2 : 2 + k, 1].all()  # captions after `general`
     assert tree.visible[3 + k :, 2 + k].all() and not tree.visible[3 + k :, 1].any()  # those after `member`
     assert (tree.visible.sum(axis=1)[[2, -1]] == 3).all()
-    assert tree.target.tolist() == [t for _ in score.BOTH for c in prompt.captions for t in c]
+    assert tree.target.tolist() == [t for _ in layout.BOTH for c in prompt.captions for t in c]
+    inside = len(prompt.title) + len(prompt.general) + len(prompt.member) + 2 * sum(len(c) - 1 for c in prompt.captions)
+    assert len(tree.ids) == inside  # a caption's last token is predicted, not read
 
 
 def test_probabilities_are_a_softmax_and_zero_where_padded():

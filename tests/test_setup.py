@@ -30,7 +30,11 @@ HOUSE = [
     "evaluation",
     "policy",
     "train",
+    "teacher",
+    "trainers",
+    "objectives",
     "score",
+    "layout",
     "model",
     "prompts",
     "ope",
@@ -253,7 +257,8 @@ def test_notebook_has_kernelspec_python3_and_nothing_of_papermill(committed):
 
 def test_notebook_cells_are_short_and_define_nothing(committed):
     for cell in code_cells(committed):
-        assert len(cell.source.splitlines()) <= 24, cell.source
+        most = 40 if "parameters" in cell.metadata.get("tags", []) else 24
+        assert len(cell.source.splitlines()) <= most, cell.source
         source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
         for node in ast.walk(ast.parse(source)):
             assert not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)), cell.source

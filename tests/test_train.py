@@ -11,18 +11,19 @@ import time
 import numpy as np
 import pytest
 
-from artlib import files, model, score, train
+from artlib import files, model, objectives, prompts, score, train
 
 TINY = train.Settings(
-    base=model.TINY, dtype="float32", max_examples=32, max_validation=16, batch_size=8, micro_batch=4, save_steps=1,
-    lora_layers=0, max_tokens=8192, learning_rate=1e-3,
+    base=model.TINY, dtype="float32", max_examples=32, max_validation=16, epochs=1, batch_size=8, micro_batch=4,
+    save_steps=1, lora_layers=0, max_tokens=8192, learning_rate=1e-3,
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["caption", "label"])
+@pytest.fixture(scope="module", params=prompts.METHODS)
 def trained(request, small_log, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter") / "sft"
-    settings = dataclasses.replace(TINY, prompt=request.param)
+    method = train.REASONING if request.param == "reasoned" else "sft"
+    settings = dataclasses.replace(TINY, prompt=request.param, method=method, samples=2, max_new_tokens=8)
     return small_log, folder, settings, train.post_train(small_log, folder, settings)
 
 
@@ -33,7 +34,8 @@ def test_training_writes_an_adapter_that_differs_from_a_fresh_one(trained):
     weights = load_file(folder / "adapter_model.safetensors")
     learnt = [value for name, value in weights.items() if "lora_B" in name]
     assert len(learnt) == 2 * 7 and all(np.abs(value).max() > 0 for value in learnt)  # layers x target modules
-    assert result["examples"] == 32 and result["audit"]["prompts"] == 32
+    assert result["examples"] == result["audit"]["prompts"]
+    assert result["examples"] == (result["teacher"]["usable"] if result["teacher"] else 32)
     assert not (folder / "checkpoints").exists()
 
 
@@ -61,7 +63,8 @@ def test_one_step_lowers_the_listwise_loss_on_its_own_batch(small_log):
 
     language_model, tokenizer = model.load(model.TINY, dtype="float32", max_tokens=8192)
     plays = train.plays(small_log, "train", 8, seed=0)
-    batch = score.collate_trees(train.reader_for(small_log, tokenizer, TINY).read(plays))
+    settings = dataclasses.replace(TINY, prompt="caption")
+    batch = score.collate(train.reader_for(small_log, tokenizer, settings).read(plays))
     shown = torch.tensor(plays.arrays().shown)
     language_model = model.add_lora(language_model, 8)
     optimiser = torch.optim.SGD([p for p in language_model.parameters() if p.requires_grad], lr=0.05)
@@ -81,6 +84,64 @@ def test_only_the_last_layers_are_adapted_when_asked():
     assert names and all(".layers.1." in name for name in names)
 
 
+SCORED = ("audience", "caption", "label")
+REFINED = [(prompt, method) for prompt in SCORED for method in ("sft-ips", *objectives.REFINING)]
+
+
+@pytest.fixture(scope="module")
+def refined(small_log, tmp_path_factory):
+    """A trainer of any method and prompt whose sft is far from the base model; trained once each."""
+    folder, done = tmp_path_factory.mktemp("refined"), {}
+
+    def result(prompt: str, method: str) -> tuple:
+        settings = dataclasses.replace(
+            TINY, prompt=prompt, method="sft", learning_rate=0.02, micro_batch=4, max_examples=64, ignored=0.2, beta=1.0
+        )
+        for name in ("sft", method):
+            if (prompt, name) not in done:
+                settings = dataclasses.replace(settings, method=name)
+                done[prompt, name] = train.post_train(small_log, folder / prompt / name, settings)
+        return settings, folder / prompt / method, done[prompt, method]
+
+    return result
+
+
+@pytest.mark.parametrize(("prompt", "method"), REFINED)
+def test_every_method_trains_with_every_prompt(refined, prompt, method):
+    from safetensors.numpy import load_file
+
+    _, folder, training = refined(prompt, method)
+    losses = [entry["loss"] for entry in training["curve"] if "loss" in entry]
+    assert losses and np.isfinite(losses).all() and np.isfinite(training["temperature"])
+    assert training["tokens_per_second"] > 0
+    own, sft = (load_file(f / "adapter_model.safetensors") for f in (folder, folder.parent / "sft"))
+    assert max(np.abs(own[name] - sft[name]).max() for name in own) > 1e-5
+    assert (training["start"] is not None) == (method in objectives.REFINING)
+    assert (training["order_sensitivity"] is not None) == (prompt == "label")
+
+
+@pytest.mark.parametrize("prompt", SCORED)
+def test_dpo_begins_at_ln_2_since_its_reference_is_the_sft_adapter(small_log, refined, tmp_path, prompt):
+    settings, folder, _ = refined(prompt, "sft")
+    (tmp_path / "sft").symlink_to(folder)
+    settings = dataclasses.replace(settings, method="dpo", ignored=0.0, max_examples=8, batch_size=8, micro_batch=8)
+    training = train.post_train(small_log, tmp_path / "dpo", settings)
+    first = next(entry["loss"] for entry in training["curve"] if "loss" in entry)
+    assert first == pytest.approx(np.log(2), abs=1e-3)
+    # Against the base model it would not: sft has moved the choice.
+    rows = train.plays(small_log, "train", 8, settings.seed)
+    moved = []
+    for adapter in (None, folder):
+        language_model, tokenizer = model.load(settings.base, adapter, settings.dtype, max_tokens=settings.max_tokens)
+        moved.append(score.score(language_model, train.reader_for(small_log, tokenizer, settings).read(rows)))
+    arrays = rows.arrays()
+    base, sft = (np.where(arrays.mask, scores, 0) for scores in moved)
+    ratio = sft - base
+    ahead = ratio[np.arange(8), arrays.shown][:, None] - ratio
+    others = arrays.mask & (np.arange(arrays.mask.shape[1]) != arrays.shown[:, None])
+    assert abs(np.log1p(np.exp(-ahead[others])).mean() - np.log(2)) > 0.005
+
+
 SCRIPT = """
 import sys
 from artlib import train
@@ -89,26 +150,31 @@ train.post_train(Log.load(sys.argv[1]), sys.argv[2], train.Settings(**{settings}
 """
 
 
-@pytest.mark.parametrize("prompt", ["caption"])
-def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_log, tmp_path, prompt):
+@pytest.mark.parametrize(("prompt", "method", "kill_at"), [
+    ("audience", "sft", 1), ("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft", 2),
+])  # fmt: skip
+def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_log, tmp_path, prompt, method, kill_at):
     from safetensors.numpy import load_file
 
     small_log.save(tmp_path / "log")
-    settings = dataclasses.asdict(dataclasses.replace(TINY, prompt=prompt, max_examples=64))
+    settings = dataclasses.asdict(
+        dataclasses.replace(TINY, prompt=prompt, method=method, max_examples=64, micro_batch=2, batch_size=4)
+    )
     arguments = [sys.executable, "-c", SCRIPT.replace("{settings}", repr(settings)), tmp_path / "log"]
-    process = subprocess.Popen([*arguments, tmp_path / "killed"], stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
+    process = subprocess.Popen([*arguments, tmp_path / "killed" / method], stderr=subprocess.DEVNULL)
+    deadline = time.time() + 180
     while time.time() < deadline and process.poll() is None:
-        if train.last_checkpoint(tmp_path / "killed" / "checkpoints"):
+        last = train.last_checkpoint(tmp_path / "killed" / method / "checkpoints")
+        if last and int(last.rpartition("-")[2]) >= kill_at:
             break
-        time.sleep(0.02)
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "killed" / "training.json").exists()
+    assert not (tmp_path / "killed" / method / "training.json").exists()
     for name in ("killed", "whole"):
-        subprocess.run([*arguments, tmp_path / name], check=True, stderr=subprocess.DEVNULL)
-    assert json.loads((tmp_path / "killed" / "training.json").read_text())["resumed"]
-    killed, whole = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("killed", "whole"))
+        subprocess.run([*arguments, tmp_path / name / method], check=True, stderr=subprocess.DEVNULL)
+    assert json.loads((tmp_path / "killed" / method / "training.json").read_text())["resumed"]
+    killed, whole = (load_file(tmp_path / name / method / "adapter_model.safetensors") for name in ("killed", "whole"))
     for name in whole:
         np.testing.assert_allclose(killed[name], whole[name], atol=1e-6)
 
@@ -131,7 +197,7 @@ def test_temperature_is_the_one_that_makes_choices_most_likely():
 
 
 def test_settings_refuse_what_is_unknown():
-    with pytest.raises(ValueError, match="method 'dpoo' is not one of sft"):
+    with pytest.raises(ValueError, match="method 'dpoo' is not one of sft, sft-ips, dpo"):
         train.Settings(method="dpoo")
     with pytest.raises(ValueError, match="batch_size 6 is not a multiple of micro_batch 4"):
         train.Settings(batch_size=6, micro_batch=4)
