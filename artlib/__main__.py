@@ -1,4 +1,4 @@
-"""The command line: run the notebooks, check a log, list the parameters."""
+"""The command line: run the notebooks, check a log, export a model, list the parameters."""
 
 import argparse
 import signal
@@ -47,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("folder", type=Path)
     validate.set_defaults(command=_validate)
 
+    export = commands.add_parser("export", help="write the base model with an adapter's weights added in")
+    export.add_argument("adapter", type=Path, help="runs/NAME/adapters/METHOD")
+    export.add_argument("folder", type=Path, help="what to write")
+    export.add_argument("--form", choices=("merged", "gguf"), default="merged", help="gguf needs a GPU and internet")
+    export.set_defaults(command=_export)
+
     parameters = commands.add_parser("parameters", help="list what --set knows")
     parameters.set_defaults(command=_parameters)
     for command in (run, parameters):
@@ -80,6 +86,18 @@ def _validate(options: argparse.Namespace) -> int:
         return 1
     for name, table in log.tables().items():
         print(f"{name:<12}{table.num_rows:>12,}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from artlib import files, model
+
+    settings = (files.read_json(options.adapter / "training.json") or {}).get("settings")
+    if settings is None:
+        print(f"{options.adapter} holds no training.json; give runs/NAME/adapters/METHOD", file=sys.stderr)
+        return 2
+    model.export(settings["base"], options.adapter, options.folder, options.form, settings["dtype"])
+    print(f"written: {options.folder}")
     return 0
 
 

@@ -99,6 +99,25 @@ def set_lora(model, adapter: str | os.PathLike) -> None:
         raise ModelError(f"{adapter} is an adapter of another shape: {odd}; use its rank and layers")
 
 
+def export(name: str, adapter: str | os.PathLike, folder: str | os.PathLike, form: str = "merged",
+           dtype: str = "bfloat16") -> None:  # fmt: skip
+    """Write a model with its adapter's weights added in; the folder appears whole or not at all.
+
+    Args:
+        name: of the base model, see `load`.
+        form: "merged": 16-bit (or float32, as `dtype`) safetensors that `load` and transformers read; "gguf": what
+            llama.cpp reads, through Unsloth, which needs a GPU and fetches llama.cpp.
+    """
+    model, tokenizer = load(name, adapter, dtype)
+    with files.replacing(folder) as temporary:
+        if form == "gguf":
+            model.save_pretrained_gguf(str(temporary), tokenizer, quantization_method="q8_0")
+        else:
+            with quiet():
+                model.merge_and_unload().save_pretrained(str(temporary))
+                tokenizer.save_pretrained(str(temporary))
+
+
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
     """Continue a batch of prompts and return the new text of each, without special tokens.
 

@@ -52,7 +52,7 @@ class Settings:
     prompt: str = "audience"
     max_examples: int = 8000
     max_validation: int = 400
-    epochs: int = 2
+    epochs: int = 1
     learning_rate: float = 2e-3
     batch_size: int = 4
     micro_batch: int = 2
@@ -313,14 +313,26 @@ def _finish(language_model, tokenizer, folder: Path, validation: trainers.Exampl
 
 
 def _show_progress_in_terminals(trainer) -> None:
-    """A text progress bar: transformers' own for notebooks is a widget, which a headless run would not show."""
-    from transformers.trainer_callback import ProgressCallback
+    """A text progress bar: transformers' own is a widget in a kernel, which a headless run would not show."""
+    from tqdm import tqdm
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
     from transformers.utils.notebook import NotebookProgressCallback
 
-    class Bar(ProgressCallback):
-        def on_log(self, *_, **__):
-            """Losses are in the curve, and would be a wall of dictionaries here."""
+    class Bar(TrainerCallback):
+        def on_train_begin(self, arguments, state, control, **_):
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", mininterval=2)
 
-    trainer.remove_callback(NotebookProgressCallback)
-    trainer.remove_callback(ProgressCallback)
+        def on_step_end(self, arguments, state, control, **_):
+            self.bar.update(state.global_step - self.bar.n)
+
+        def on_log(self, arguments, state, control, logs=None, **_):
+            for name in logs.keys() & {"loss", "eval_loss"}:
+                if hasattr(self, "bar"):
+                    self.bar.set_postfix({name: f"{float(logs[name]):.3f}"}, refresh=False)
+
+        def on_train_end(self, arguments, state, control, **_):
+            self.bar.close()
+
+    for callback in (NotebookProgressCallback, ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
     trainer.add_callback(Bar)

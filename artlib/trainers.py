@@ -87,7 +87,6 @@ def objective_trainer(language_model, train: Examples, validation: Examples, fol
         mean_reward=float(train.arrays.reward.mean()),
     )  # fmt: skip
     objective = objectives.OBJECTIVES[settings.method]
-    rng = np.random.default_rng(settings.seed)
 
     class ObjectiveTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, **_):
@@ -111,6 +110,8 @@ def objective_trainer(language_model, train: Examples, validation: Examples, fol
     def collate(items: list[tuple[Examples, np.ndarray, float]]) -> dict:
         examples, average = items[0][0], items[0][2]
         rows = np.concatenate([rows for _, rows, _ in items])
+        # The order of `label` options hangs on the example alone, so that a killed training goes on with the same.
+        rng = np.random.default_rng([settings.seed, *rows])
         batch = score.collate([examples.prompts[row] for row in rows], rng)
         batch.setdefault("candidates", batch.get("leaves"))
         width = batch["candidates"].shape[1]

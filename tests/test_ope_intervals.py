@@ -162,9 +162,14 @@ def covered(users, replications, settings, n_bootstrap=1000):
         e for e in ope.ESTIMATORS if e != "on-policy" and (e != "replay" or settings.get("sharpness") == 0)
     ]
     truth = true_value(users=60_000, **settings)
+    logs = (simulate(users, seed=seed, **settings).feedback for seed in range(replications))
+    return share_covered(logs, truth, names, n_bootstrap)
+
+
+def share_covered(logs, truth, names, n_bootstrap):
+    """The same for any logs of a policy whose value is the truth."""
     hits = {}
-    for seed in range(replications):
-        feedback = simulate(users, seed=seed, **settings).feedback
+    for seed, feedback in enumerate(logs):
         sizes = intervals.cluster_sizes(feedback)
         sums = {e: sums_of(feedback, e, UNREGULARISED.get(e)) for e in names}
         drawn = intervals.replicate_sums(np.column_stack([sizes, *sums.values()]), n_bootstrap, seed)

@@ -58,6 +58,20 @@ def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
     assert np.abs(found[0][real] - found[2][real]).max() > 1e-4
 
 
+def test_an_exported_model_scores_as_its_adapter_does(trained, tmp_path, capsys):
+    from artlib.__main__ import main
+
+    log, folder, settings, _ = trained
+    assert main(["export", str(folder), str(tmp_path / "merged")]) == 0
+    rows = log.take(np.arange(4))
+    found = []
+    for name, adapter in ((settings.base, folder), (str(tmp_path / "merged"), None)):
+        language_model, tokenizer = model.load(name, adapter, settings.dtype, max_tokens=settings.max_tokens)
+        found.append(score.score(language_model, train.reader_for(log, tokenizer, settings).read(rows)))
+    np.testing.assert_allclose(found[0], found[1], atol=2e-3)
+    assert main(["export", str(tmp_path), str(tmp_path / "no")]) == 2 and "training.json" in capsys.readouterr().err
+
+
 def test_one_step_lowers_the_listwise_loss_on_its_own_batch(small_log):
     import torch
 
@@ -152,6 +166,7 @@ train.post_train(Log.load(sys.argv[1]), sys.argv[2], train.Settings(**{settings}
 
 @pytest.mark.parametrize(("prompt", "method", "kill_at"), [
     ("audience", "sft", 1), ("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft", 2),
+    ("label", "sft-ips", 2),
 ])  # fmt: skip
 def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_log, tmp_path, prompt, method, kill_at):
     from safetensors.numpy import load_file

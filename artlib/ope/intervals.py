@@ -5,7 +5,8 @@ Resampling clusters then is a product of a (replicates, G) matrix of counts with
 denominator and number of rows are always resampled together.
 """
 
-from contextlib import nullcontext
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import stats
@@ -68,20 +69,28 @@ def replicate_sums(columns: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarr
         seed: of the draws; the same seed gives the same draws for every estimator and policy.
 
     Returns:
-        (B, m) sums. The memory needed beyond them is BLOCK * CHUNK float64, 4 MiB, whatever G and B.
+        (B, m) sums. The memory needed beyond them is BLOCK * CHUNK float64, 4 MiB, for each of the processor's
+        cores, whatever G and B. Every block has its own random stream, so that cores change nothing.
     """
     g = len(columns)
-    rng = np.random.default_rng(seed)
     blocks = [columns[start : start + BLOCK] for start in range(0, g, BLOCK)]
+    first, *streams = np.random.SeedSequence(seed).spawn(1 + len(blocks))
     shares = np.array([len(block) for block in blocks]) / g
-    draws = rng.multinomial(g, shares, size=n_bootstrap)
-    result = np.zeros((n_bootstrap, columns.shape[1]))
+    draws = np.random.default_rng(first).multinomial(g, shares, size=n_bootstrap).T
+    if len(blocks) == 1:
+        return _block_sums(blocks[0], draws[0], streams[0])
     # Products of this size gain nothing from BLAS threads, and on a busy machine wait for them.
-    with threadpool_limits(1, "blas") if len(blocks) > 1 else nullcontext():
-        for block, drawn in zip(blocks, draws.T, strict=True):
-            for start in range(0, n_bootstrap, CHUNK):
-                chunk = slice(start, start + CHUNK)
-                result[chunk] += _counts(drawn[chunk], len(block), rng) @ block
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return sum(pool.map(_block_sums, blocks, draws, streams))
+
+
+def _block_sums(block: np.ndarray, drawn: np.ndarray, stream: np.random.SeedSequence) -> np.ndarray:
+    """(B, m) sums over as many draws from the block's (g, m) rows as each of the (B,) replicates makes."""
+    rng = np.random.Generator(np.random.SFC64(stream))
+    result = np.empty((len(drawn), block.shape[1]))
+    for start in range(0, len(drawn), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        result[chunk] = _counts(drawn[chunk], len(block), rng) @ block
     return result
 
 
