@@ -177,7 +177,8 @@ def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048) -> np.ndar
         posters, poster, weights, mask = _posters(prompts)
         trees = [functools.partial(poster_tree, ids, prompts[0].genres) for ids in posters]
         n_genre_tokens = sum(map(len, prompts[0].genres))
-        genres = _leaf_table(model, trees, [len(ids) + n_genre_tokens for ids in posters], batch_tokens, "posters")
+        lengths = [len(ids) + n_genre_tokens for ids in posters]
+        genres = _leaf_table(model, trees, lengths, weights.shape[1], batch_tokens, "posters")
         return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], weights), -np.inf)
     titles: dict = {}
     which = [titles.setdefault((*p.title, *sum(p.captions, [])), len(titles)) for p in prompts]
@@ -185,12 +186,13 @@ def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048) -> np.ndar
     general, member = (
         _leaf_table(
             model, [functools.partial(tree, p, (root,)) for p in part],
-            [len(p.title) + len(getattr(p, root)) + sum(map(len, p.captions)) for p in part], batch_tokens, what,
+            [len(p.title) + len(getattr(p, root)) + sum(map(len, p.captions)) for p in part],
+            max(len(p.captions) for p in prompts), batch_tokens, what,
         )
         for part, root, what in ((one_each, "general", "captions"), (prompts, "member", "members"))
     )  # fmt: skip
     counts = np.array([len(p.captions) for p in prompts])
-    total = member - general[which][:, : member.shape[1]]
+    total = member - general[which]
     return np.where(np.arange(total.shape[1]) < counts[:, None], total, -np.inf)
 
 
@@ -207,8 +209,8 @@ def rotation_scores(model, prompts: Sequence[LabelPrompt], batch_tokens: int = 2
         orders = [np.roll(np.arange(len(prompt.options)), turn) for prompt, turn in part]
         return label_scores(model, _to(model, collate_labels([prompt for prompt, _ in part], orders)))
 
-    flat = _batched(forward, [prompts[i].n_tokens for i, _ in tasks], batch_tokens, "questions")
     counts = np.array([len(prompt.options) for prompt in prompts])
+    flat = _batched(forward, [prompts[i].n_tokens for i, _ in tasks], counts.max(), batch_tokens, "questions")
     turns = np.full((len(prompts), counts.max(), counts.max()), np.nan)
     rows, places = np.array(tasks).T
     turns[rows, places] = np.where(np.arange(flat.shape[1]) < counts[rows, None], flat, -np.inf)
@@ -268,7 +270,7 @@ def vote_scores(votes: np.ndarray, prompts: Sequence[ReasonedPrompt]) -> np.ndar
     return np.where(np.arange(votes.shape[1]) < counts, np.log(share), -np.inf)
 
 
-def _leaf_table(model, trees: list, lengths: list[int], batch_tokens: int, what: str) -> np.ndarray:
+def _leaf_table(model, trees: list, lengths: list[int], width: int, batch_tokens: int, what: str) -> np.ndarray:
     """(n, L) log-probabilities of the leaves of trees with one root each; 0 where padded.
 
     Args:
@@ -279,21 +281,22 @@ def _leaf_table(model, trees: list, lengths: list[int], batch_tokens: int, what:
         batch = collate_trees([trees[i]() for i in rows])
         return leaf_log_probabilities(model, _to(model, batch), 1)[:, 0]
 
-    return _batched(forward, lengths, batch_tokens, what)
+    return _batched(forward, lengths, width, batch_tokens, what)
 
 
-def _batched(forward: Callable[[list[int]], torch.Tensor], lengths: list[int], batch_tokens: int, what: str):
-    """(n, K) float64: `forward(rows)` over all rows, the longest first; 0 in columns that a batch lacks."""
+def _batched(
+    forward: Callable[[list[int]], torch.Tensor], lengths: list[int], width: int, batch_tokens: int, what: str
+) -> np.ndarray:
+    """(n, width) float64: `forward(rows)` over all rows, the longest first; 0 in columns that a batch lacks."""
     order = np.argsort(-np.array(lengths), kind="stable")
-    found = []
+    # Made beforehand: small results left between the large blocks of a forward pass would fragment the heap.
+    total = np.zeros((len(lengths), width))
     with tqdm(total=len(lengths), desc=f"scoring {what}", mininterval=2) as progress:
         for rows in _batches(order.tolist(), lengths, batch_tokens):
             with torch.inference_mode():
-                found.append((rows, forward(rows).double().cpu().numpy()))
+                values = forward(rows).double().cpu().numpy()
+            total[rows, : values.shape[1]] = values
             progress.update(len(rows))
-    total = np.zeros((len(lengths), max(values.shape[1] for _, values in found)))
-    for rows, values in found:
-        total[rows, : values.shape[1]] = values
     return total
 
 

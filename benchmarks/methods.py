@@ -1,11 +1,12 @@
 """Post-training methods beside each other on one log: value, lifts, share of the gap closed, cost.
 
-    python benchmarks/methods.py runs/demo/log                    every entry of GRID, seed 0
-    python benchmarks/methods.py runs/demo/log --seeds 0 1 2 --only "sft 8000" "sft 2000"
+    python benchmarks/methods.py                             every entry of GRID on a small fiction world, seed 0
+    python benchmarks/methods.py --seeds 0 1 2 --only "sft 2000" "dpo 2000"
+    python benchmarks/methods.py --log runs/movielens/log --name movielens --only "sft 2000"
 
-Adapters are kept in runs/methods/WORLD, so that a killed comparison goes on. Learned on the train split; validation is
-what choices between methods may be made by; test is reported. Values are true ones: simulated worlds only. Results:
-figures/methods-WORLD.json and .png.
+Adapters are kept in runs/methods/NAME, so that a killed comparison goes on. Methods learn from the train split, one
+pass over equally many impressions; choices between methods may be made by validation; test is reported. Values are
+true ones: simulated worlds only. Results: figures/methods-NAME.json and .png.
 """
 
 import argparse
@@ -21,44 +22,50 @@ import numpy as np
 
 from artlib import evaluation, files, policy, train
 from artlib.log import Log
+from artlib.worlds import fiction
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = (500, 1000, 2000, 4000, 8000)
-# name -> settings that differ from the defaults; impressions at most, one pass over them.
-REFINE = {"max_examples": 8000, "learning_rate": 5e-4}
+WORLD = {"n_users": 2000, "n_titles": 300, "n_train": 12_000, "n_validation": 2000, "n_test": 2000, "seed": 11}
+SIZES = (250, 500, 1000, 2000)
+# name -> settings that differ from the defaults. A number is how many impressions are used at most.
+REFINE = {"max_examples": 2000, "learning_rate": 5e-4}
 GRID = {
     **{f"sft {size}": {"max_examples": size} for size in SIZES},
-    "sft-ips 8000": {"method": "sft-ips", "max_examples": 8000},
-    "dpo 8000": {"method": "dpo", "beta": 1.0, **REFINE},
-    "softmax-dpo 8000": {"method": "softmax-dpo", "beta": 1.0, **REFINE},
-    "counterfactual 8000": {"method": "counterfactual", **REFINE},
-    "counterfactual 40000": {"method": "counterfactual", **REFINE, "max_examples": 40000},
-    "counterfactual-dr 40000": {"method": "counterfactual", "value": "dr", **REFINE, "max_examples": 40000},
-    "caption sft 800": {"prompt": "caption", "max_examples": 800, "learning_rate": 5e-4, "batch_size": 8,
-                        "micro_batch": 4, "temperature": 8.0},
-    "label sft 800": {"prompt": "label", "max_examples": 800, "learning_rate": 5e-4, "batch_size": 8,
-                      "micro_batch": 4},
-    "sft-reasoning 400": {"method": "sft-reasoning", "prompt": "reasoned", "max_examples": 400,
+    "sft-ips 2000": {"method": "sft-ips", "max_examples": 2000},
+    "dpo 2000": {"method": "dpo", "beta": 1.0, **REFINE},
+    "softmax-dpo 2000": {"method": "softmax-dpo", "beta": 1.0, **REFINE},
+    "counterfactual 2000": {"method": "counterfactual", **REFINE},
+    "counterfactual 12000": {"method": "counterfactual", **REFINE, "max_examples": 12_000},
+    "counterfactual-dr 12000": {"method": "counterfactual", "value": "dr", **REFINE, "max_examples": 12_000},
+    "caption sft 500": {"prompt": "caption", "max_examples": 500, "learning_rate": 5e-4, "batch_size": 8,
+                        "micro_batch": 4, "temperature": 8.0, "max_validation": 100},
+    "label sft 500": {"prompt": "label", "max_examples": 500, "learning_rate": 5e-4, "batch_size": 8,
+                      "micro_batch": 4, "max_validation": 40},
+    "label dpo 200": {"prompt": "label", "method": "dpo", "max_examples": 200, "learning_rate": 1e-4,
+                      "batch_size": 8, "micro_batch": 4, "max_validation": 40},
+    "sft-reasoning 300": {"method": "sft-reasoning", "prompt": "reasoned", "max_examples": 300,
                           "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4, "samples": 2,
                           "max_validation": 40, "max_new_tokens": 60},
 }  # fmt: skip
-ASKED_REASONED = 200  # impressions: written answers are slow
+FEW = 300  # test impressions for prompts that take long: one pass a rotation, or written answers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("log", type=Path)
+    parser.add_argument("--log", type=Path, help="default: a small fiction world, built anew")
+    parser.add_argument("--name", default="fiction", help="of the results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=list(GRID), default=list(GRID))
     arguments = parser.parse_args()
-    log = Log.load(arguments.log, validate=False)
-    world = log.manifest["world"]
-    folder, record = ROOT / "runs" / "methods" / world, ROOT / "figures" / f"methods-{world}.json"
+    folder, record = ROOT / "runs" / "methods" / arguments.name, ROOT / "figures" / f"methods-{arguments.name}.json"
+    if arguments.log is None and not (folder / "log").exists():
+        fiction.build(**WORLD).save(folder / "log")
+    log = Log.load(arguments.log or folder / "log", validate=False)
     results = files.read_json(record) or {"rows": []}
     done = {(row["name"], row["seed"]) for row in results["rows"]}
     parts = {split: log.split(split) for split in ("validation", "test")}
     for seed in arguments.seeds:
-        for name in ["zero-shot", *(f"text {size}" for size in (*SIZES, 40000)), *arguments.only]:
+        for name in ["zero-shot", *(f"text {size}" for size in SIZES), *arguments.only]:
             if (name, seed) in done:
                 continue
             started = time.perf_counter()
@@ -95,15 +102,17 @@ def _evaluated(log: Log, parts: dict[str, Log], name: str, folder: Path, setting
         kept = ("examples", "seconds", "tokens_per_second", "order_sensitivity", "teacher")
         extra = {key: training[key] for key in kept}
         extra["validation_loss"] = [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry]
-        if settings.prompt == "reasoned":
-            parts = {split: part.take(np.arange(ASKED_REASONED)) for split, part in parts.items()}
+        if settings.prompt in ("caption", "label", "reasoned"):
+            few = np.random.default_rng(0).permutation(len(parts["test"].impressions))[:FEW]
+            parts = {"test": parts["test"].take(few)}
         chosen = {split: policy.llm_scores(log, part, settings, adapter) for split, part in parts.items()}
     return extra | {split: _value(parts[split], policy.greedy(scores)) for split, scores in chosen.items()}
 
 
 def _folder(name: str, settings: train.Settings) -> str:
-    """Refining methods begin from the sft beside them: they share the folder of the largest."""
-    return f"sft {SIZES[-1]}" if settings.method in train.objectives.REFINING or name == f"sft {SIZES[-1]}" else name
+    """Refining methods begin from the sft beside them: that of the largest size, or of the same prompt."""
+    refined = {"audience": f"sft {SIZES[-1]}", "label": "label sft 500"}
+    return refined[settings.prompt] if settings.method in train.objectives.REFINING else name
 
 
 def _value(part: Log, chosen: np.ndarray) -> dict:

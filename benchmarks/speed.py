@@ -1,0 +1,211 @@
+"""Scoring and training speed against what a user would write instead, and against the machine's limit.
+
+    python benchmarks/speed.py                              the embedded model on this machine
+    python benchmarks/speed.py --model tiny --impressions 8 a try in seconds
+    python benchmarks/speed.py --shape llama-8b             random weights in the shape of Llama 3.1 8B: needs a GPU
+
+The alternative is plain transformers (and PEFT): the same posters and genres as separate padded sequences, without
+shared prefixes, asked once for every impression. Both see the same impressions in one run, alternating; medians of the
+rounds. Results: figures/speed.json, by device.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from artlib import files, model, score, train
+from artlib.worlds import fiction
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "figures" / "speed.json"
+SHAPES = {  # of configurations, by their published numbers
+    "llama-1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+                 "num_key_value_heads": 8, "head_dim": 64},
+    "llama-3b": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "num_attention_heads": 24,
+                 "num_key_value_heads": 8, "head_dim": 128},
+    "llama-8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+                 "num_key_value_heads": 8, "head_dim": 128},
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=model.EMBEDDED)
+    parser.add_argument("--shape", choices=list(SHAPES), help="instead: random weights in this shape")
+    parser.add_argument("--prompt", choices=("audience", "caption", "label"), default="audience")
+    parser.add_argument("--impressions", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        name = _random_model(arguments.shape, folder) if arguments.shape else arguments.model
+        results = measure(name, arguments.prompt, arguments.impressions, arguments.rounds)
+    results["command"] = " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]])
+    results |= {"commit": _commit(), "date": time.strftime("%Y-%m-%d"), "python": platform.python_version()}
+    print(json.dumps(results, indent=2))
+    record = files.read_json(RECORD) or {}
+    files.write_json(RECORD, record | {f"{arguments.shape or arguments.model}, {arguments.prompt}": results})
+
+
+def measure(name: str, prompt: str, n: int, rounds: int) -> dict:
+    """Seconds for scoring n impressions and for a training pass over them; ours, the alternative's, and ratios."""
+    import torch
+
+    log = fiction.build(n_users=400, n_titles=60, n_train=1000, n_validation=100, n_test=400)
+    settings = train.Settings(base=name, prompt=prompt, dtype="float32" if name == model.TINY else "bfloat16")
+    language_model, tokenizer = model.load(name, dtype=settings.dtype, max_tokens=8192)
+    reader = train.reader_for(log, tokenizer, settings)
+    # Impressions of a few titles, as they come together in training and in a log's scoring.
+    arrays = log.split("train").arrays()
+    part = log.split("train").take(np.argsort(arrays.title, kind="stable")[:n])
+    prompts, shown = reader.read(part), torch.tensor(part.arrays().shown)
+    sequences = [_plain(p) for p in prompts]
+    device = next(language_model.parameters()).device
+
+    def timed(function) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    def plain_scores(rows: range, grad: bool) -> "torch.Tensor":
+        with torch.set_grad_enabled(grad):
+            return torch.stack([_plain_score(language_model, sequences[i], device) for i in rows])
+
+    def learn_ours() -> None:
+        for start in range(0, n, 8):
+            batch = {k: v.to(device) for k, v in score.collate(prompts[start : start + 8]).items()}
+            scores = score.candidate_scores(language_model, batch)
+            torch.nn.functional.cross_entropy(scores, shown[start : start + 8].to(device)).backward()
+
+    def learn_plain() -> None:
+        for i in range(n):
+            scores = _plain_score(language_model, sequences[i], device)
+            torch.nn.functional.cross_entropy(scores[None], shown[i : i + 1].to(device)).backward()
+
+    found: dict[str, list] = {"score": [], "score_plain": [], "train": [], "train_plain": []}
+    ours = score.score(language_model, prompts)
+    with torch.no_grad():
+        theirs = _plain_score(language_model, sequences[0], device).float().cpu().numpy()
+    difference = float(np.abs(ours[0][np.isfinite(ours[0])] - theirs).max()) if prompt != "label" else None
+    for _ in range(rounds):
+        found["score"].append(timed(lambda: score.score(language_model, prompts)))
+        with torch.inference_mode():
+            found["score_plain"].append(timed(lambda: [_plain_score(language_model, s, device) for s in sequences]))
+    language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers)
+    language_model.train()
+    learn_ours()
+    for _ in range(rounds):
+        found["train"].append(timed(learn_ours))
+        found["train_plain"].append(timed(learn_plain))
+    median = {key: float(np.median(values)) for key, values in found.items()}
+    tokens = sum(score.collate(prompts[s : s + 8])["input_ids"].numel() for s in range(0, n, 8))
+    rate = _matrix_rate(device)
+    own = (p.numel() for name, p in language_model.named_parameters() if "lora_" not in name and "embed" not in name)
+    depth = language_model.config.num_hidden_layers
+    adapted = (settings.lora_layers or depth) / depth
+    # Forward through all layers, backward through the adapted ones (activations only: the weights are frozen).
+    flops = 2 * sum(own) * tokens * (1 + min(adapted, 1))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    return {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "impressions": n,
+        "difference_of_scores": difference,
+        "scored_per_second": round(n / median["score"], 2),
+        "scoring_ratio_to_plain": round(float(np.median(np.divide(found["score_plain"], found["score"]))), 1),
+        "trained_per_second": round(n / median["train"], 2),
+        "training_ratio_to_plain": round(float(np.median(np.divide(found["train_plain"], found["train"]))), 1),
+        "training_tokens_per_second": round(tokens / median["train"]),
+        "matrix_teraflops": round(rate / 1e12, 2),
+        "training_utilisation": round(flops / median["train"] / rate, 3),
+        "peak_gib": round(peak / 2**30, 2),
+    }
+
+
+def _plain(prompt) -> list[tuple[list[int], list[int], float, int]]:
+    """(prefix, continuation, weight, candidate) of every sequence that a candidate's score is a weighted sum of."""
+    if hasattr(prompt, "posters"):
+        return [(poster, genre, float(w), k) for k, poster in enumerate(prompt.posters)
+                for genre, w in zip(prompt.genres, prompt.weights, strict=True)]  # fmt: skip
+    if hasattr(prompt, "captions"):
+        roots = ((prompt.title + prompt.member, 1.0), (prompt.title + prompt.general, -1.0))
+        return [(root, caption, w, k) for root, w in roots for k, caption in enumerate(prompt.captions)]
+    ids = prompt.ids(np.arange(len(prompt.options)))
+    return [(ids, [label], 1.0, k) for k, label in enumerate(prompt.labels)]
+
+
+def _plain_score(language_model, sequences: list, device, batch: int = 32):
+    """(K,) scores of one impression: padded batches of whole sequences through the model's ordinary forward pass."""
+    import torch
+
+    scores = torch.zeros(1 + max(k for *_, k in sequences), device=device)
+    for start in range(0, len(sequences), batch):
+        part = sequences[start : start + batch]
+        rows = [prefix + continuation for prefix, continuation, *_ in part]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+        real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+        targets = [[-100] * len(p) + c + [-100] * (width - len(p) - len(c)) for p, c, *_ in part]
+        labels = torch.tensor(targets, device=device)
+        logits = language_model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none").sum(dim=1)
+        weight = torch.tensor([w for *_, w, _ in part], device=device)
+        scores = scores.index_add(0, torch.tensor([k for *_, k in part], device=device), -losses * weight)
+    return scores
+
+
+def _matrix_rate(device) -> float:
+    """FLOP/s of a large bf16 matrix product: the machine's limit, measured."""
+    import torch
+
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    best = 0.0
+    for _ in range(5):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        c = a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+        del c
+    return best
+
+
+def _random_model(shape: str, folder: str) -> str:
+    """A model of the shape with random weights and the embedded model's tokenizer, saved for `model.load`."""
+    import torch
+
+    model.import_unsloth()
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    _, tokenizer = model.load(model.EMBEDDED)
+    config = LlamaConfig(vocab_size=128_256, max_position_embeddings=8192, **SHAPES[shape])
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        LlamaForCausalLM(config).save_pretrained(folder)
+    torch.set_default_dtype(torch.float32)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _commit() -> str | None:
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip() or None
+
+
+if __name__ == "__main__":
+    main()
