@@ -78,10 +78,11 @@ def test_a_bootstrap_replicate_is_the_estimator_on_the_resampled_rows(feedback, 
     """Cluster sums times counts equal the estimator run anew on all rows of the drawn users."""
     sums, sizes = sums_of(feedback, estimator), intervals.cluster_sizes(feedback)
     drawn = intervals.replicate_sums(np.column_stack([sums, sizes]), 3, seed=11)
-    rng = np.random.default_rng(11)
+    counts = intervals.replicate_sums(np.eye(feedback.n_clusters), 3, seed=11).astype(int)  # the same draws
+    assert (counts.sum(axis=1) == feedback.n_clusters).all() and counts.max() > 1
     names = ("reward", "action", "propensity", "target", "q_hat", "mask")
-    for replicate in drawn:
-        users = rng.integers(feedback.n_clusters, size=feedback.n_clusters)
+    for replicate, count in zip(drawn, counts, strict=True):
+        users = np.repeat(np.arange(feedback.n_clusters), count)
         rows = np.concatenate([np.flatnonzero(feedback.cluster_codes == user) for user in users])
         resampled = ope.Feedback(**{name: getattr(feedback, name)[rows] for name in names})
         assert value_of_sums(replicate[:-1], replicate[-1]) == pytest.approx(
@@ -89,9 +90,10 @@ def test_a_bootstrap_replicate_is_the_estimator_on_the_resampled_rows(feedback, 
         )
 
 
-def test_drawing_in_blocks_has_the_distribution_of_drawing_at_once(monkeypatch):
-    """Counts of 30 clusters in blocks of 7: mean 1, variance 1 - 1/g, covariance -1/g, and always g draws."""
-    monkeypatch.setattr(intervals, "BLOCK", 7)
+@pytest.mark.parametrize("block", [7, 8, 32])  # a power of two draws from random bits
+def test_drawing_in_blocks_has_the_distribution_of_drawing_at_once(monkeypatch, block):
+    """Counts of 30 clusters in blocks: mean 1, variance 1 - 1/g, covariance -1/g, and always g draws."""
+    monkeypatch.setattr(intervals, "BLOCK", block)
     counts = intervals.replicate_sums(np.eye(30), 20_000, seed=1)
     assert (counts.sum(axis=1) == 30).all()
     assert np.allclose(counts.mean(axis=0), 1, atol=0.04)
