@@ -238,8 +238,13 @@ def compute(
         save(folder, "oracle", test, oracle(test))
     base = {"base": settings.base, "dtype": settings.dtype}
     embeddings = functools.cache(lambda: caption_embeddings(log, settings))
-    for name, most_plays in (("text", settings.max_examples), ("text-whole-log", None)):
-        plays = train.plays(log, "train", most_plays, settings.seed)
+    all_plays = train.plays(log, "train", None, settings.seed)
+    sizes = {"text": settings.max_examples, "text-whole-log": len(all_plays.impressions)}
+    if settings.max_examples >= sizes["text-whole-log"]:  # they would be the same
+        files.discard(folder / "text-whole-log.parquet")
+        del sizes["text-whole-log"]
+    for name, most_plays in sizes.items():
+        plays = all_plays.take(np.arange(min(most_plays, len(all_plays.impressions))))
         learned(name, base | {"plays": most_plays},
                 lambda part, plays=plays: text_scores(log, part, embeddings(), plays, validation))  # fmt: skip
     learned("llm-zero-shot", {"settings": dataclasses.asdict(settings)}, lambda p: llm_scores(log, p, settings, None))

@@ -28,7 +28,7 @@ class Settings:
     Attributes:
         base: model name, see `model.load`.
         method: of `METHODS`, see `objectives`. Those in `objectives.REFINING` begin from the adapter of sft.
-        prompt: of `prompts.METHODS`: audience, caption or label.
+        prompt: of `prompts.METHODS`: audience, caption, label, or, with sft-reasoning only, reasoned.
         max_examples, max_validation: impressions used from the two splits, drawn at random by `seed`: plays, or all
             impressions where the method learns from ignored ones, too.
         epochs: passes over the examples.
@@ -115,7 +115,8 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 
     Args:
         log: with train and validation splits.
-        folder: gets the PEFT adapter, training.json and, until it is finished, checkpoints/.
+        folder: gets the PEFT adapter, training.json and, until it is finished, checkpoints/. A teacher's answers are
+            kept beside it, in reasons.jsonl.
 
     Returns:
         What training.json holds: settings, data, curve, temperature, seconds, tokens_per_second, versions.
@@ -161,7 +162,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     # train() forgets what was logged before it, and the first validation loss is what the last is compared with.
     before = [] if checkpoint else [{"step": 0, "eval_loss": trainer.evaluate()["eval_loss"]}]
     trainer.train(resume_from_checkpoint=checkpoint)
-    language_model.save_pretrained(str(folder))
+    language_model.save_pretrained(str(folder), selected_adapters=["default"])  # without the reference of TRL's DPO
     temperature, sensitivity_after = _finish(language_model, tokenizer, folder, validation, settings)
     history = trainer.state.log_history
     result = {

@@ -166,7 +166,7 @@ train.post_train(Log.load(sys.argv[1]), sys.argv[2], train.Settings(**{settings}
 
 @pytest.mark.parametrize(("prompt", "method", "kill_at"), [
     ("audience", "sft", 1), ("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft", 2),
-    ("label", "sft-ips", 2),
+    ("label", "sft-ips", 2), ("label", "dpo", 2),
 ])  # fmt: skip
 def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_log, tmp_path, prompt, method, kill_at):
     from safetensors.numpy import load_file
