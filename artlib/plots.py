@@ -96,7 +96,8 @@ def overview(log: Log):
 def token_lengths(prompts: list, max_tokens: int):
     """How long the prompts are, against the limit."""
     figure, axis = plt.subplots(figsize=(7, 3))
-    sns.histplot([prompt.n_tokens for prompt in prompts], bins=40, color=PALETTE[0], ax=axis)
+    lengths = [prompt.n_tokens for prompt in prompts]
+    sns.histplot(lengths, bins=np.linspace(0, max(max_tokens, *lengths), 61), color=PALETTE[0], linewidth=0, ax=axis)
     axis.axvline(max_tokens, color=PALETTE[3], linestyle="--", label=f"max_tokens = {max_tokens}")
     axis.set(xlabel="tokens of a prompt", ylabel="prompts")
     axis.legend()

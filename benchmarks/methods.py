@@ -145,7 +145,10 @@ def draw(rows: list[dict], path: Path) -> None:
         left.plot(curve.index, curve, "o-", label=label)
     for zero in flat[flat["name"] == "zero-shot"]["gap_closed"].head(1):
         left.axhline(zero, color="0.5", linestyle="--", label="llm-zero-shot")
-    left.set(xscale="log", xlabel="plays to learn from", ylabel="share of the gap from production to oracle closed")
+    left.set_xscale("log", base=2)
+    left.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+    left.minorticks_off()
+    left.set(xlabel="plays to learn from", ylabel="share of the gap from production to oracle closed")
     left.legend()
     order = flat.groupby("name")["lift"].mean().sort_values()
     one = flat.sort_values("seed").groupby("name").first().loc[order.index]
