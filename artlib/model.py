@@ -93,7 +93,7 @@ def set_lora(model, adapter: str | os.PathLike) -> None:
     from safetensors.torch import load_file
 
     result = set_peft_model_state_dict(model, load_file(Path(adapter) / "adapter_model.safetensors"))
-    missing = [name for name in result.missing_keys if "lora_" in name]
+    missing = [name for name in result.missing_keys if "lora_" in name and ".default." in name]
     if missing or result.unexpected_keys:
         odd = (missing + list(result.unexpected_keys))[0]
         raise ModelError(f"{adapter} is an adapter of another shape: {odd}; use its rank and layers")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from artlib import objectives, prompts, score
+from artlib import model, objectives, prompts, score
 from artlib.log import Arrays
 
 
@@ -227,6 +227,10 @@ def dpo_trainer(language_model, tokenizer, train: Examples, validation: Examples
     class TokenisedDPOTrainer(DPOTrainer):
         def _prepare_dataset(self, dataset, *_, **__):
             return dataset  # TRL would tokenise text, in which a log's words could pass for chat markers
+
+        def _load_from_checkpoint(self, checkpoint, *_):
+            # transformers, when it finds the reference's folder in a checkpoint, leaves out the adapter in training.
+            model.set_lora(self.model, checkpoint)
 
     data = pairs(train)
     return TokenisedDPOTrainer(

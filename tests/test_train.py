@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from artlib import files, model, objectives, prompts, score, train
 
@@ -73,8 +75,6 @@ def test_an_exported_model_scores_as_its_adapter_does(trained, tmp_path, capsys)
 
 
 def test_one_step_lowers_the_listwise_loss_on_its_own_batch(small_log):
-    import torch
-
     language_model, tokenizer = model.load(model.TINY, dtype="float32", max_tokens=8192)
     plays = train.plays(small_log, "train", 8, seed=0)
     settings = dataclasses.replace(TINY, prompt="caption")
@@ -136,13 +136,19 @@ def test_every_method_trains_with_every_prompt(refined, prompt, method):
 
 @pytest.mark.parametrize("prompt", SCORED)
 def test_dpo_begins_at_ln_2_since_its_reference_is_the_sft_adapter(small_log, refined, tmp_path, prompt):
+    from safetensors.torch import load_file, save_file
+
     settings, folder, _ = refined(prompt, "sft")
-    (tmp_path / "sft").symlink_to(folder)
+    folder = shutil.copytree(folder, tmp_path / "sft")
+    weights = load_file(folder / "adapter_model.safetensors")  # an adapter far from the base model, which sft's is not
+    torch.manual_seed(0)
+    moved = {name: value + 8 * ("lora_B" in name) * torch.randn_like(value) for name, value in weights.items()}
+    save_file(moved, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = dataclasses.replace(settings, method="dpo", ignored=0.0, max_examples=8, batch_size=8, micro_batch=8)
     training = train.post_train(small_log, tmp_path / "dpo", settings)
     first = next(entry["loss"] for entry in training["curve"] if "loss" in entry)
     assert first == pytest.approx(np.log(2), abs=1e-3)
-    # Against the base model it would not: sft has moved the choice.
+    # Against the base model it would not.
     rows = train.plays(small_log, "train", 8, settings.seed)
     moved = []
     for adapter in (None, folder):
@@ -153,7 +159,7 @@ def test_dpo_begins_at_ln_2_since_its_reference_is_the_sft_adapter(small_log, re
     ratio = sft - base
     ahead = ratio[np.arange(8), arrays.shown][:, None] - ratio
     others = arrays.mask & (np.arange(arrays.mask.shape[1]) != arrays.shown[:, None])
-    assert abs(np.log1p(np.exp(-ahead[others])).mean() - np.log(2)) > 0.005
+    assert abs(np.log1p(np.exp(-ahead[others])).mean() - np.log(2)) > 0.01
 
 
 SCRIPT = """
