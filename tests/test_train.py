@@ -144,7 +144,9 @@ def test_dpo_begins_at_ln_2_since_its_reference_is_the_sft_adapter(small_log, re
     torch.manual_seed(0)
     moved = {name: value + 8 * ("lora_B" in name) * torch.randn_like(value) for name, value in weights.items()}
     save_file(moved, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    settings = dataclasses.replace(settings, method="dpo", ignored=0.0, max_examples=8, batch_size=8, micro_batch=8)
+    settings = dataclasses.replace(
+        settings, method="dpo", beta=30.0, ignored=0.0, max_examples=8, batch_size=8, micro_batch=8
+    )
     training = train.post_train(small_log, tmp_path / "dpo", settings)
     first = next(entry["loss"] for entry in training["curve"] if "loss" in entry)
     assert first == pytest.approx(np.log(2), abs=1e-3)
@@ -159,7 +161,7 @@ def test_dpo_begins_at_ln_2_since_its_reference_is_the_sft_adapter(small_log, re
     ratio = sft - base
     ahead = ratio[np.arange(8), arrays.shown][:, None] - ratio
     others = arrays.mask & (np.arange(arrays.mask.shape[1]) != arrays.shown[:, None])
-    assert abs(np.log1p(np.exp(-ahead[others])).mean() - np.log(2)) > 0.01
+    assert abs(np.log1p(np.exp(-settings.beta * ahead[others])).mean() - np.log(2)) > 0.01
 
 
 SCRIPT = """
