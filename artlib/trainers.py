@@ -1,6 +1,7 @@
 """Trainers, set up: one for every objective over candidates' scores, and TRL's own for letters."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -147,55 +148,53 @@ def objective_trainer(language_model, train: Examples, validation: Examples, fol
 
 def label_trainer(language_model, tokenizer, train: Examples, validation: Examples, folder: Path, settings):
     """TRL's SFT on the letter of the played artwork, options in random order, loss on the letter alone."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
     rng = np.random.default_rng(settings.seed)
 
-    def rows(examples: Examples) -> Dataset:
-        columns = {"input_ids": [], "labels": []}
+    def pairs(examples: Examples) -> Iterator[tuple[list[int], list[int]]]:
         for question, place in zip(examples.prompts, examples.arrays.shown, strict=True):
             ids, letters = question_in_random_order(question, rng)
-            columns["input_ids"].append([*ids, letters[place]])
-            columns["labels"].append([prompts.IGNORE] * len(ids) + [letters[place]])
-        return Dataset.from_dict(columns)
+            yield ids, [int(letters[place])]
 
-    return SFTTrainer(
-        model=language_model,
-        processing_class=tokenizer,
-        args=SFTConfig(
-            **arguments(folder, settings, len(train.prompts)), max_length=settings.max_tokens, packing=False
-        ),
-        train_dataset=rows(train),
-        eval_dataset=rows(validation),
-    )
+    return _sft_trainer(language_model, tokenizer, pairs(train), pairs(validation), folder, settings)
 
 
 def reasoning_trainer(language_model, tokenizer, train: Examples, validation: Examples, folder: Path, settings):
     """TRL's SFT on a teacher's reason followed by the letter of the played artwork; the loss is on both."""
+
+    def pairs(examples: Examples) -> Iterator[tuple[list[int], list[int]]]:
+        for question, order, answer in zip(examples.prompts, examples.orders, examples.answers, strict=True):
+            yield question.ids(order), answer
+
+    return _sft_trainer(language_model, tokenizer, pairs(train), pairs(validation), folder, settings)
+
+
+def _sft_trainer(language_model, tokenizer, train: Iterable, validation: Iterable, folder: Path, settings):
+    """TRL's SFT on pairs of a question's and an answer's token ids, loss on the answer.
+
+    Raises:
+        ValueError: a pair is longer than max_tokens: TRL would cut the answer.
+    """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    def rows(examples: Examples) -> Dataset:
+    def rows(pairs: Iterable[tuple[list[int], list[int]]]) -> Dataset:
         columns = {"input_ids": [], "labels": []}
-        for question, order, answer in zip(examples.prompts, examples.orders, examples.answers, strict=True):
-            ids = question.ids(order)
-            if len(ids) + len(answer) > settings.max_tokens:
+        for question, answer in pairs:
+            if len(question) + len(answer) > settings.max_tokens:
                 raise ValueError(
-                    f"a question with its reason has {len(ids) + len(answer)} tokens, more than max_tokens = "
+                    f"a question with its answer has {len(question) + len(answer)} tokens, more than max_tokens = "
                     f"{settings.max_tokens}; raise max_tokens"
                 )
-            columns["input_ids"].append([*ids, *answer])
-            columns["labels"].append([prompts.IGNORE] * len(ids) + answer)
+            columns["input_ids"].append([*question, *answer])
+            columns["labels"].append([prompts.IGNORE] * len(question) + answer)
         return Dataset.from_dict(columns)
 
+    data = rows(train)
     return SFTTrainer(
         model=language_model,
         processing_class=tokenizer,
-        args=SFTConfig(
-            **arguments(folder, settings, len(train.prompts)), max_length=settings.max_tokens, packing=False
-        ),
-        train_dataset=rows(train),
+        args=SFTConfig(**arguments(folder, settings, len(data)), max_length=settings.max_tokens, packing=False),
+        train_dataset=data,
         eval_dataset=rows(validation),
     )
 
