@@ -45,7 +45,7 @@ class Decisions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
+class Hyperparameters:
     """The hyper-parameters of the objectives.
 
     Attributes:
@@ -66,39 +66,39 @@ class Weights:
     mean_reward: float = 1.0
 
 
-def sft(d: Decisions, w: Weights) -> torch.Tensor:
+def sft(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     """Cross-entropy of what was played, among the candidates: - r log pi(a | x)."""
     return -d.reward * d.of_shown(d.log_policy)
 
 
-def sft_ips(d: Decisions, w: Weights) -> torch.Tensor:
+def sft_ips(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     """The same with inverse propensities, as if all candidates had been shown equally often: - r log pi / (K p).
 
     K is the impression's number of candidates, so that a uniform log has weights of 1; `clip` bounds them.
     """
-    weight = (1 / (d.candidates.sum(dim=1) * d.propensity)).clamp(max=w.clip)
-    return weight * sft(d, w)
+    weight = (1 / (d.candidates.sum(dim=1) * d.propensity)).clamp(max=h.clip)
+    return weight * sft(d, h)
 
 
-def dpo(d: Decisions, w: Weights) -> torch.Tensor:
+def dpo(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     """Direct preference optimisation (Rafailov et al. 2023) over candidates: what was played over each other one.
 
     - mean_l log sigmoid(beta ((log pi - log pi_ref)(a) - (log pi - log pi_ref)(l))); ln 2 a play before training.
     With `ignored`, an impression without a play prefers each other candidate over the one it showed.
     """
-    ahead = w.beta * _ahead(d)
+    ahead = h.beta * _ahead(d)
     sign = torch.where(d.reward > 0, 1.0, -1.0)
-    weight = torch.where(d.reward > 0, d.reward, w.ignored)
+    weight = torch.where(d.reward > 0, d.reward, h.ignored)
     pairs = -logsigmoid(sign[:, None] * ahead).masked_fill(~d.others, 0)
     return weight * pairs.sum(dim=1) / d.others.sum(dim=1).clamp(min=1)
 
 
-def softmax_dpo(d: Decisions, w: Weights) -> torch.Tensor:
+def softmax_dpo(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     """All other candidates as negatives at once (softmax-DPO, Chen et al. 2024, "On Softmax DPO for Recommendation").
 
     - log sigmoid(- log sum_l exp(- beta ahead_l)), ahead_l as in `dpo`; ln K a play before training.
     """
-    behind = (-w.beta * _ahead(d)).masked_fill(~d.others, -1e9)  # finite: -inf alone has no gradient
+    behind = (-h.beta * _ahead(d)).masked_fill(~d.others, -1e9)  # finite: -inf alone has no gradient
     return d.reward * softplus(torch.logsumexp(behind, dim=1))
 
 
@@ -108,7 +108,7 @@ def _ahead(d: Decisions) -> torch.Tensor:
     return d.of_shown(ratio)[:, None] - ratio
 
 
-def counterfactual(d: Decisions, w: Weights) -> torch.Tensor:
+def counterfactual(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     """The policy's value on the log, estimated off-policy, less its divergence from the reference.
 
     With weights v = min(pi(a | x) / p, clip), the value of an impression is
@@ -119,20 +119,20 @@ def counterfactual(d: Decisions, w: Weights) -> torch.Tensor:
     Swaminathan and Joachims 2015). Plays and ignored impressions teach alike.
     """
     policy = d.log_policy.exp()
-    weight = (d.of_shown(policy) / d.propensity).clamp(max=w.clip)
-    reward = d.reward / w.mean_reward
-    if w.value == "ips":
+    weight = (d.of_shown(policy) / d.propensity).clamp(max=h.clip)
+    reward = d.reward / h.mean_reward
+    if h.value == "ips":
         value = weight * reward
-    elif w.value == "snips":
+    elif h.value == "snips":
         value = weight * (reward - 1)
     else:
-        q_hat = d.q_hat / w.mean_reward
+        q_hat = d.q_hat / h.mean_reward
         value = (policy * q_hat).sum(dim=1) + weight * (reward - d.of_shown(q_hat))
     change = (d.log_policy - d.log_reference).masked_fill(~d.candidates, 0)
-    return w.beta * (policy * change).sum(dim=1) - value + w.variance * value.std(correction=0)
+    return h.beta * (policy * change).sum(dim=1) - value + h.variance * value.std(correction=0)
 
 
-OBJECTIVES: dict[str, Callable[[Decisions, Weights], torch.Tensor]] = {
+OBJECTIVES: dict[str, Callable[[Decisions, Hyperparameters], torch.Tensor]] = {
     "sft": sft,
     "sft-ips": sft_ips,
     "dpo": dpo,

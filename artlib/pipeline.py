@@ -199,7 +199,7 @@ def _run_steps(
                 "started": started,
                 "seconds": round(seconds, 1),
                 "versions": versions(),
-                "commit": _commit(path.parent),
+                "commit": commit(path.parent),
                 "products": [p for p, by in PRODUCTS.items() if by == path.stem and (folder / p).exists()],
             }
         print(f"{label} ... {_duration(seconds)}", flush=True)
@@ -255,7 +255,7 @@ def _command(profile: str, settings: Iterable[str], name: str | None) -> str:
     return shlex.join(words + [word for setting in settings for word in ("--set", setting)])
 
 
-def _commit(folder: Path) -> str | None:
+def commit(folder: Path) -> str | None:
     """The commit of a checkout, with `+changes` when files differ from it; None outside git."""
     said = []
     for question in (["rev-parse", "HEAD"], ["status", "--porcelain"]):

@@ -83,7 +83,7 @@ def objective_trainer(language_model, train: Examples, validation: Examples, fol
     """
     from transformers import Trainer, TrainingArguments
 
-    weights = objectives.Weights(
+    chosen = objectives.Hyperparameters(
         settings.beta, settings.clip, settings.ignored, settings.value, settings.variance,
         mean_reward=float(train.arrays.reward.mean()),
     )  # fmt: skip
@@ -99,14 +99,14 @@ def objective_trainer(language_model, train: Examples, validation: Examples, fol
                 return self.losses(objectives.sft, model, self._prepare_inputs(inputs)).detach(), None, None
 
         @staticmethod
-        def losses(chosen, model, inputs) -> torch.Tensor:
+        def losses(objective, model, inputs) -> torch.Tensor:
             scores = score.candidate_scores(model, inputs)
             decisions = objectives.Decisions(
                 log_policy=(scores / settings.temperature).log_softmax(dim=1), shown=inputs["shown"],
                 reward=inputs["reward"], propensity=inputs["propensity"], candidates=inputs["candidates"],
                 log_reference=inputs.get("log_reference"), q_hat=inputs.get("q_hat"),
             )  # fmt: skip
-            return chosen(decisions, weights).sum() / inputs["average_rows"]
+            return objective(decisions, chosen).sum() / inputs["average_rows"]
 
     def collate(items: list[tuple[Examples, np.ndarray, float]]) -> dict:
         examples, average = items[0][0], items[0][2]

@@ -13,14 +13,13 @@ import argparse
 import dataclasses
 import json
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from artlib import evaluation, files, policy, train
+from artlib import evaluation, files, pipeline, policy, train
 from artlib.log import Log
 from artlib.worlds import fiction
 
@@ -77,8 +76,9 @@ def main() -> None:
             row |= _evaluated(log, parts, name, folder, settings)
             row["seconds_in_all"] = round(time.perf_counter() - started, 1)
             results["rows"].append(row)
-            results |= {"command": " ".join(["python", "benchmarks/methods.py", *sys.argv[1:]]), "commit": _commit(),
-                        "date": time.strftime("%Y-%m-%d"), "log": log.manifest.get("files"),
+            results["command"] = " ".join(["python", "benchmarks/methods.py", *sys.argv[1:]])
+            results |= {"commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d"),
+                        "log": log.manifest["files"],
                         "machine": f"{platform.machine()}, Python {platform.python_version()}"}  # fmt: skip
             files.write_json(record, results)
             print(json.dumps({key: value for key, value in row.items() if key != "settings"}), flush=True)
@@ -159,11 +159,6 @@ def draw(rows: list[dict], path: Path) -> None:
     right.set(xlabel="lift over production in true value, 95 % interval")
     figure.savefig(path, dpi=130)
     plt.close(figure)
-
-
-def _commit() -> str | None:
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import json
 import platform
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from artlib import ope
+from artlib import ope, pipeline
 from artlib.ope import intervals
 from artlib.ope.diagnostics import regularisation_shift
 from artlib.ope.estimators import value_of_sums
@@ -212,10 +211,9 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
 
 def provenance(arguments: argparse.Namespace) -> dict:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {
         "command": " ".join(["python", "benchmarks/ope.py", *sys.argv[1:]]),
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
+        "commit": pipeline.commit(ROOT),
         "parameters": vars(arguments),
         "machine": f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}",
         "date": time.strftime("%Y-%m-%d"),

@@ -13,7 +13,6 @@ import argparse
 import json
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artlib import files, model, score, train
+from artlib import files, model, pipeline, score, train
 from artlib.worlds import fiction
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +47,7 @@ def main() -> None:
         name = _random_model(arguments.shape, folder) if arguments.shape else arguments.model
         results = measure(name, arguments.prompt, arguments.impressions, arguments.rounds)
     results["command"] = " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]])
-    results |= {"commit": _commit(), "date": time.strftime("%Y-%m-%d"), "python": platform.python_version()}
+    results |= {"commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d"), "python": platform.python_version()}
     print(json.dumps(results, indent=2))
     record = files.read_json(RECORD) or {}
     files.write_json(RECORD, record | {f"{arguments.shape or arguments.model}, {arguments.prompt}": results})
@@ -200,11 +199,6 @@ def _random_model(shape: str, folder: str) -> str:
     torch.set_default_dtype(torch.float32)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def _commit() -> str | None:
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from artlib import objectives
-from artlib.objectives import OBJECTIVES, Decisions, Weights
+from artlib.objectives import OBJECTIVES, Decisions, Hyperparameters
 
 
 def decisions(log_policy=None, **changes) -> Decisions:
@@ -24,7 +24,7 @@ def decisions(log_policy=None, **changes) -> Decisions:
     return Decisions(**(given | changes))
 
 
-def by_hand(method: str, d: Decisions, w: Weights) -> list[float]:
+def by_hand(method: str, d: Decisions, w: Hyperparameters) -> list[float]:
     """The formulas, one impression and one candidate at a time, with ordinary floats."""
     losses = []
     values = []
@@ -61,8 +61,10 @@ def by_hand(method: str, d: Decisions, w: Weights) -> list[float]:
     return losses
 
 
-CASES = [(m, Weights(beta=0.7, clip=c, ignored=0.3, mean_reward=0.4)) for m in OBJECTIVES for c in (1.1, 100.0)] + [
-    ("counterfactual", Weights(beta=0.2, value=value, variance=v, mean_reward=0.4))
+CASES = [
+    (m, Hyperparameters(beta=0.7, clip=c, ignored=0.3, mean_reward=0.4)) for m in OBJECTIVES for c in (1.1, 100.0)
+] + [
+    ("counterfactual", Hyperparameters(beta=0.2, value=value, variance=v, mean_reward=0.4))
     for value in objectives.VALUES for v in (0.0, 0.5)
 ]  # fmt: skip
 
@@ -94,9 +96,10 @@ def test_each_gradient_is_that_of_the_formula(method, weights):
 
 def test_losses_begin_where_theory_says():
     same = decisions(log_policy=decisions().log_reference)
-    assert objectives.dpo(same, Weights())[0] == pytest.approx(math.log(2))
-    assert objectives.softmax_dpo(same, Weights())[0] == pytest.approx(math.log(3))  # two negatives and the played one
-    assert objectives.counterfactual(same, Weights(beta=9, value="ips"))[1] == 0  # no divergence yet, no reward
+    assert objectives.dpo(same, Hyperparameters())[0] == pytest.approx(math.log(2))
+    # Two negatives and the played one.
+    assert objectives.softmax_dpo(same, Hyperparameters())[0] == pytest.approx(math.log(3))
+    assert objectives.counterfactual(same, Hyperparameters(beta=9, value="ips"))[1] == 0  # no divergence yet, no reward
 
 
 @pytest.mark.parametrize("method", OBJECTIVES)
@@ -105,7 +108,7 @@ def test_a_lone_candidate_teaches_nothing_and_breaks_nothing(method):
     logits = torch.tensor([[0.3, -1e9, -1e9]] * 2, dtype=torch.float64, requires_grad=True)
     d = decisions(logits.log_softmax(1), candidates=alone, shown=torch.tensor([0, 0]),
                   log_reference=logits.detach().log_softmax(1))  # fmt: skip
-    OBJECTIVES[method](d, Weights(ignored=0.5)).sum().backward()
+    OBJECTIVES[method](d, Hyperparameters(ignored=0.5)).sum().backward()
     assert torch.isfinite(logits.grad).all() and logits.grad.abs().max() < 1e-9
 
 
@@ -113,12 +116,12 @@ def test_a_lone_candidate_teaches_nothing_and_breaks_nothing(method):
 def test_extreme_policies_give_finite_losses_and_gradients(method):
     logits = torch.tensor([[-400.0, 400.0, -400.0], [400.0, -400.0, -1e9]], requires_grad=True)
     d = decisions(logits.log_softmax(1))
-    loss = OBJECTIVES[method](d, Weights(ignored=0.5, variance=0.1))
+    loss = OBJECTIVES[method](d, Hyperparameters(ignored=0.5, variance=0.1))
     loss.sum().backward()
     assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all()
 
 
-def learnt(method: str, weights: Weights, n: int = 20_000) -> torch.Tensor:
+def learnt(method: str, weights: Hyperparameters, n: int = 20_000) -> torch.Tensor:
     """The policy that an objective arrives at on a log whose production policy prefers the worst artwork.
 
     True play rates 0.1, 0.2, 0.4; production shows them with 0.85, 0.1, 0.05, so that most plays are of the worst.
@@ -142,13 +145,13 @@ def learnt(method: str, weights: Weights, n: int = 20_000) -> torch.Tensor:
 
 
 def test_plain_sft_copies_productions_preference():
-    assert learnt("sft", Weights()).argmax() == 0
+    assert learnt("sft", Hyperparameters()).argmax() == 0
 
 
 @pytest.mark.parametrize(
     ("method", "weights"),
-    [("sft-ips", Weights(clip=1e3))]
-    + [("counterfactual", Weights(value=value, clip=1e3, mean_reward=0.13)) for value in objectives.VALUES],
+    [("sft-ips", Hyperparameters(clip=1e3))]
+    + [("counterfactual", Hyperparameters(value=value, clip=1e3, mean_reward=0.13)) for value in objectives.VALUES],
 )
 def test_methods_that_know_the_propensities_recover_the_best_artwork(method, weights):
     policy = learnt(method, weights)
@@ -160,4 +163,5 @@ def test_methods_that_know_the_propensities_recover_the_best_artwork(method, wei
 
 
 def test_ignored_impressions_teach_dpo_to_leave_what_was_ignored():
-    assert learnt("dpo", Weights(beta=1.0, ignored=0.0))[0] > learnt("dpo", Weights(beta=1.0, ignored=0.5))[0]
+    plays_only, both = (learnt("dpo", Hyperparameters(beta=1.0, ignored=weight)) for weight in (0.0, 0.5))
+    assert plays_only[0] > both[0]

@@ -1,5 +1,8 @@
 """Policies: probabilities over the candidates that an impression has, written whole and read back."""
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -47,6 +50,17 @@ def test_answers_are_kept_for_the_same_question_only(small_log, answered):
     before = path.stat().st_mtime_ns
     policy.compute(small_log, folder, SETTINGS, {}, most=60, report=lambda _: None)
     assert path.stat().st_mtime_ns == before
+
+
+def test_a_text_baseline_that_would_be_the_same_twice_is_left_out(small_log, answered, tmp_path):
+    _, folder, _ = answered
+    shutil.copytree(folder, tmp_path / "policies")
+    policy.compute(
+        small_log, tmp_path / "policies", dataclasses.replace(SETTINGS, max_examples=10_000), {}, most=60,
+        report=lambda _: None,
+    )  # fmt: skip
+    assert (tmp_path / "policies" / "text.parquet").exists()
+    assert not (tmp_path / "policies" / "text-whole-log.parquet").exists()
 
 
 def test_popular_follows_the_inverse_propensity_weighted_play_rate(small_log):

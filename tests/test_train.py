@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from artlib import files, model, objectives, prompts, score, train
+from artlib import files, model, objectives, prompts, score, train, trainers
 
 TINY = train.Settings(
     base=model.TINY, dtype="float32", max_examples=32, max_validation=16, epochs=1, batch_size=8, micro_batch=4,
@@ -58,6 +58,16 @@ def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
     np.testing.assert_array_equal(found[0], found[1])
     real = np.isfinite(found[0])
     assert np.abs(found[0][real] - found[2][real]).max() > 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_that_is_lost_in_saving_is_noticed(small_log, tmp_path, monkeypatch, dtype):
+    load = train._load
+    monkeypatch.setattr(train, "_load", lambda settings, adapter=None: load(settings))
+    settings = dataclasses.replace(TINY, dtype=dtype, learning_rate=0.02)
+    with pytest.raises(RuntimeError, match="the adapter read back scores differently"):
+        train.post_train(small_log, tmp_path / "sft", settings)
+    assert not (tmp_path / "sft" / "training.json").exists()
 
 
 def test_an_exported_model_scores_as_its_adapter_does(trained, tmp_path, capsys):
@@ -200,6 +210,11 @@ def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_lo
     killed, whole = (load_file(tmp_path / name / method / "adapter_model.safetensors") for name in ("killed", "whole"))
     for name in whole:
         np.testing.assert_allclose(killed[name], whole[name], atol=1e-6)
+
+
+def test_a_reasoned_answer_that_would_be_cut_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="a question with its answer has 11 tokens, more than max_tokens = 10"):
+        trainers._sft_trainer(None, None, [([1] * 5, [2] * 6)], [], tmp_path, dataclasses.replace(TINY, max_tokens=10))
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
