@@ -94,17 +94,21 @@ class Settings:
 
 def plays(log: Log, split: str, most: int | None, seed: int) -> Log:
     """The played impressions of a split in random order, at most `most` of them."""
-    part = log.split(split)
-    rows = np.flatnonzero(part.arrays().reward > 0)
-    if not len(rows):
-        raise ValueError(f"the {split} split has no impression with a reward above 0: nothing to learn from")
-    return part.take(np.random.default_rng(seed).permutation(rows)[:most])
+    return _shuffled(log.split(split), split, True, most, seed)
 
 
 def impressions(log: Log, split: str, most: int | None, seed: int) -> Log:
     """The impressions of a split, played or not, in random order, at most `most` of them."""
-    part = log.split(split)
-    return part.take(np.random.default_rng(seed).permutation(len(part.impressions))[:most])
+    return _shuffled(log.split(split), split, False, most, seed)
+
+
+def _shuffled(part: Log, split: str, played: bool, most: int | None, seed: int) -> Log:
+    reward = part.arrays().reward
+    rows = np.flatnonzero(reward > 0) if played else np.arange(len(reward))
+    rows = np.random.default_rng(seed).permutation(rows)[:most]
+    if not reward[rows].any():
+        raise ValueError(f"the {split} split has no impression with a reward above 0: nothing to learn from")
+    return part.take(rows)
 
 
 def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:

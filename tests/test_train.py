@@ -212,6 +212,13 @@ def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_lo
         np.testing.assert_allclose(killed[name], whole[name], atol=1e-6)
 
 
+@pytest.mark.parametrize("choose", [train.plays, train.impressions])
+def test_a_split_without_plays_is_an_error(small_log, choose):
+    ignored = small_log.take(np.flatnonzero(small_log.arrays().reward == 0))
+    with pytest.raises(ValueError, match="the train split has no impression with a reward above 0"):
+        choose(ignored, "train", 10, 0)
+
+
 def test_a_reasoned_answer_that_would_be_cut_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="a question with its answer has 11 tokens, more than max_tokens = 10"):
         trainers._sft_trainer(None, None, [([1] * 5, [2] * 6)], [], tmp_path, dataclasses.replace(TINY, max_tokens=10))
