@@ -84,7 +84,9 @@ def audience_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         (n, K) scores in float32; `NOTHING` where padded.
     """
     genres = leaf_log_probabilities(model, batch, 1)[:, 0]
-    scores = torch.einsum("nkg,ng->nk", genres[batch["poster"]], batch["weights"])
+    # Not genres[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
+    genres = genres.index_select(0, batch["poster"].flatten()).view(*batch["poster"].shape, -1)
+    scores = torch.einsum("nkg,ng->nk", genres, batch["weights"])
     return scores.masked_fill(~batch["candidates"], NOTHING)
 
 
@@ -101,7 +103,9 @@ def _token_log_probabilities(model, batch: dict[str, torch.Tensor]) -> torch.Ten
     hidden = _hidden_states(model, batch)
     logits = base_model(model).get_output_embeddings()(hidden.flatten(0, 1)[batch["source"]])
     # In bf16 a log-softmax over 49,152 tokens would round away what captions differ by.
-    return logits.float().log_softmax(dim=1)[batch["row"], batch["target"]]
+    log_p = logits.float().log_softmax(dim=1)
+    place = batch["row"] * log_p.shape[1] + batch["target"]
+    return log_p.flatten().gather(0, place)  # not log_p[row, target]: see `audience_scores`
 
 
 def _hidden_states(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:

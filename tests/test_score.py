@@ -71,6 +71,25 @@ def test_the_training_batch_scores_as_the_shared_scoring_does(tiny, kind, reques
 
 
 @pytest.mark.parametrize("kind", ["captions", "audience", "questions"])
+def test_the_same_batch_gives_the_same_gradient_to_the_last_bit(small_log, kind):
+    """Impressions share posters, so that gradients add up; were the order left to threads, no two runs would agree."""
+    import torch
+
+    method = {"captions": "caption", "audience": "audience", "questions": "label"}[kind]
+    language_model, tokenizer = model.load(model.TINY, dtype="float32", max_tokens=8192)
+    rows = small_log.split("train").take(np.arange(200 if kind == "audience" else 20))
+    batch = score.collate(prompts.Reader(small_log, tokenizer, method, max_tokens=8192).read(rows))
+    shown = torch.tensor(rows.arrays().shown)
+    language_model = model.add_lora(language_model, 4)
+    found = []
+    for _ in range(6):
+        language_model.zero_grad()
+        torch.nn.functional.cross_entropy(score.candidate_scores(language_model, batch), shown).backward()
+        found.append(torch.cat([p.grad.flatten() for p in language_model.parameters() if p.requires_grad]))
+    assert found[0].abs().max() > 0 and all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("kind", ["captions", "audience", "questions"])
 def test_batch_size_and_padding_change_nothing(tiny, kind, request):
     rows = request.getfixturevalue(kind)
     alone, together = (score.score(tiny[0], rows, batch_tokens=size) for size in (1, 100_000))
