@@ -1,5 +1,6 @@
 """One notebook, run through papermill: finished whole or not at all, its output seen as it comes."""
 
+import math
 import os
 import re
 import sys
@@ -123,7 +124,7 @@ class _Terminal:
     """Passes on what cells print: lines at once, the states of a progress bar every ten seconds."""
 
     def __init__(self, every: float = 10.0):
-        self._line, self._every, self._last = "", every, 0.0
+        self._line, self._every, self._last = "", every, -math.inf  # a monotonic clock may have begun just now
 
     def write(self, text: str) -> None:
         *lines, rest = (self._line + _ANSI.sub("", text)).split("\n")

@@ -488,7 +488,8 @@ def test_environment_for_kernels_is_absolute(folder, tmp_path, monkeypatch):
     assert os.environ["PYTHONPATH"] == str(pipeline.root())
 
 
-def test_terminal_shows_lines_and_thins_out_progress_bars(capsys):
+def test_terminal_shows_lines_and_thins_out_progress_bars(capsys, monkeypatch):
+    monkeypatch.setattr(notebook.time, "monotonic", lambda: 5.0)  # a machine that has just started
     terminal = notebook._Terminal(every=1000)
     for text in ["one\ntw", "o\n\n", *(f"\r{n}%" for n in range(100)), "\r100%\n", "\x1b[31mred\x1b[0m"]:
         terminal.write(text)
