@@ -17,6 +17,7 @@ METHODS = ("audience", "caption", "label", "reasoned")
 ANSWER = "Answer:"
 IGNORE = -100  # no loss on this token
 SYSTEM = "You design film posters."
+PSEUDO_TITLES = 5.0  # of the average member's genres, added to what a member watched: a short history says little
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +82,15 @@ class AudiencePrompt:
         posters: token ids of each candidate's question, ready for the name of a genre; the same list for the same
             artwork wherever it comes up, so that it need be read once only.
         genres: token ids of every genre's name.
-        weights: (G,) the share of each genre in what the member watched, less its share for the average member.
+        affinity: (G,) how many times as much of each genre the member watched as the average member, > 0.
+        usual: (G,) the mean log-probability that the bare model gives each genre's name after other posters, so that
+            what it says of this one can be told from what it always says.
     """
 
     posters: list[list[int]]
     genres: list[list[int]]
-    weights: np.ndarray
+    affinity: np.ndarray
+    usual: np.ndarray
 
     @property
     def n_tokens(self) -> int:
@@ -129,9 +133,15 @@ class Reader:
             self._letters = [self._encode(f"\n{letter}.") for letter in LABELS]
             self._labels = [label_token(tokenizer, letter) for letter in LABELS]
         if method == "audience":
-            self._genre_ids = [self._encode(f" {genre}") for genre in self._genres]
-            train = log.split("train").impressions
-            self._average = self._history.genre_profile(train if len(train) else log.impressions).mean(axis=0)
+            if not self._genres:
+                raise ValueError("the log's titles have no genres, by which audience tells members apart: use caption")
+            self.genres = [self._encode(f" {genre}") for genre in self._genres]
+            self.usual = np.zeros(len(self.genres))  # of a model: see `score.usual_genres`
+            train = log.split("train") if len(log.split("train").impressions) else log
+            average = self._history.genre_profile(train.impressions).mean(axis=0)
+            self._average = 0.99 * average + 0.01 / len(average)  # no genre has no fans at all
+            arrays = train.arrays()
+            self._known_artworks = np.unique(arrays.candidates[arrays.mask])
 
     def read(self, log: Log) -> list[Prompt]:
         """The prompts of a log's impressions, in their order.
@@ -145,8 +155,8 @@ class Reader:
         build = getattr(self, f"_{self.method}_prompt")
         prompts = []
         for i in range(len(arrays)):
-            recent = self._history.title[starts[i] : stops[i]][::-1][: self.n_recent]
-            prompt = build(arrays.title[i], profile[i], recent, arrays.candidates[i][arrays.mask[i]])
+            watched = self._history.title[starts[i] : stops[i]][::-1]
+            prompt = build(arrays.title[i], profile[i], watched, arrays.candidates[i][arrays.mask[i]])
             if prompt.n_tokens > self.max_tokens:
                 name = log.impressions["impression_id"][i].as_py()
                 raise ValueError(
@@ -156,21 +166,27 @@ class Reader:
             prompts.append(prompt)
         return prompts
 
-    def _audience_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
-        weights = profile - self._average if profile.any() else np.zeros_like(profile)
-        return AudiencePrompt([self._poster(k) for k in artworks], self._genre_ids, weights)
+    def sample_posters(self, n: int) -> list[list[int]]:
+        """Token ids of n posters of the training split, the same ones every time."""
+        rng = np.random.default_rng(0)
+        return [self._poster(k) for k in rng.permutation(self._known_artworks)[:n]]
 
-    def _caption_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
+    def _audience_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
+        n = len(watched) if profile.any() else 0  # titles without a genre say nothing
+        affinity = (n * profile / self._average + PSEUDO_TITLES) / (n + PSEUDO_TITLES)
+        return AudiencePrompt([self._poster(k) for k in artworks], self.genres, affinity, self.usual)
+
+    def _caption_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
         after = self._special(f".{self._after}")
         return CaptionPrompt(
             title=self._special(f"{self._before}Describe a poster of a film"),
             general=after,
-            member=self._member(profile, recent) + after,
+            member=self._member(profile, watched) + after,
             captions=[self._caption(k) for k in artworks],
         )
 
-    def _reasoned_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
-        question = self._label_prompt(title, profile, recent, artworks)
+    def _reasoned_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
+        question = self._label_prompt(title, profile, watched, artworks)
         tail = self._special(f"\nSay why, then answer with its letter.{self._after}")
         return ReasonedPrompt(question.head, question.options, question.letters, tail, question.labels)
 
@@ -182,14 +198,14 @@ class Reader:
         """Token ids of a reasoned answer, with the end of the turn."""
         return [*self._encode(text), self._tokenizer.eos_token_id]
 
-    def _label_prompt(self, title: int, profile: np.ndarray, recent: np.ndarray, artworks: np.ndarray):
+    def _label_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
         if len(artworks) > len(LABELS):
             raise ValueError(f"{len(artworks)} candidates, but only {len(LABELS)} letters; use method caption")
         genres = ", ".join(self._title_genres[title])
         film = self._encode(f" {self._names[title]}" + (f" ({genres})" if genres else ""))
         return LabelPrompt(
             head=self._special(f"{self._before}A viewer")
-            + self._member(profile, recent)
+            + self._member(profile, watched)
             + self._encode(" may watch this film:") + film
             + self._encode("\nWhich poster would make the viewer play it?"),
             options=[self._caption(k) for k in artworks],
@@ -198,7 +214,7 @@ class Reader:
             labels=self._labels[: len(artworks)],
         )  # fmt: skip
 
-    def _member(self, profile: np.ndarray, recent: np.ndarray) -> list[int]:
+    def _member(self, profile: np.ndarray, watched: np.ndarray) -> list[int]:
         """A member's summary within its budget: top genres by weight, then the most recent titles that fit."""
         top = [genre for genre in np.argsort(-profile, kind="stable")[: self.n_genres] if profile[genre] > 0]
         if not top:
@@ -209,6 +225,7 @@ class Reader:
         lead = " for a viewer who loves" if self.method == "caption" else " who loves"
         ids = self._encode(f"{lead} {loves}")
         fitted = 0
+        recent = watched[: self.n_recent]
         for place, title in enumerate(recent):
             more = self._encode(f"{', and lately watched' if place == 0 else ';'} {self._names[title]}")
             if len(ids) + len(more) > self.history_tokens:
@@ -247,9 +264,10 @@ def decode(prompt: Prompt, tokenizer) -> str:
         return tokenizer.decode(prompt.ids(np.arange(len(prompt.options))))
     if isinstance(prompt, CaptionPrompt):
         return tokenizer.decode(prompt.title + prompt.member + prompt.captions[0])
-    most = np.argsort(-prompt.weights, kind="stable")
-    names = [f"{tokenizer.decode(prompt.genres[g])} ({prompt.weights[g]:+.2f})" for g in (*most[:3], *most[-2:])]
-    return f"{tokenizer.decode(prompt.posters[0])} ... [{names[0]},{names[1]},{names[2]}, ...,{names[3]},{names[4]}]"
+    order = np.argsort(-prompt.affinity, kind="stable")
+    names = [f"{tokenizer.decode(prompt.genres[g])} (x{prompt.affinity[g]:.1f})" for g in order]
+    shown = [*names[:3], " ...", *names[-2:]] if len(names) > 5 else names
+    return f"{tokenizer.decode(prompt.posters[0])} ... [{','.join(shown)}]"
 
 
 def one_line(text: str) -> str:

@@ -29,19 +29,20 @@ def collate(prompts: Sequence[Prompt], rng: np.random.Generator | None = None) -
     if isinstance(prompts[0], LabelPrompt):
         sizes = [len(prompt.options) for prompt in prompts]
         return collate_labels(prompts, [rng.permutation(k) if rng else np.arange(k) for k in sizes])
-    posters, poster, weights, mask = _posters(prompts)
+    posters, poster, affinity, mask = _posters(prompts)
     batch = collate_trees([poster_tree(ids, prompts[0].genres) for ids in posters])
-    more = {"poster": poster, "weights": weights.astype(np.float32), "candidates": mask}
+    more = {"affinity": affinity.astype(np.float32), "usual": prompts[0].usual.astype(np.float32)}
+    more |= {"poster": poster, "candidates": mask}
     return batch | {key: torch.from_numpy(value) for key, value in more.items()}
 
 
 def _posters(prompts: Sequence[AudiencePrompt]) -> tuple[list, np.ndarray, np.ndarray, np.ndarray]:
-    """Each different poster once; (n, K) which of them each candidate is; (n, G) weights; (n, K) mask."""
+    """Each different poster once; (n, K) which of them each candidate is; (n, G) affinities; (n, K) mask."""
     numbers: dict[tuple, int] = {}
     mask = np.arange(max(len(p.posters) for p in prompts)) < np.array([[len(p.posters)] for p in prompts])
     poster = np.zeros(mask.shape, dtype=np.int64)
     poster[mask] = [numbers.setdefault(tuple(ids), len(numbers)) for p in prompts for ids in p.posters]
-    return list(numbers), poster, np.stack([p.weights for p in prompts]), mask
+    return list(numbers), poster, np.stack([p.affinity for p in prompts]), mask
 
 
 def candidate_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -69,12 +70,8 @@ def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def audience_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """score(c) = sum_g (w_g - average w_g) log p(g | c), w_g the share of genre g in what the member watched.
-
-    The expected log-likelihood of the genre of a film from the member's history, given that a picture of this kind
-    drew them, against the same for a film from anybody's history: query-likelihood ranking (Ponte and Croft 1998),
-    with the history for a query and the caption for a document. What the model says of a poster does not depend on
-    the member, so that one forward pass of a poster does for all.
+    """Scores of `expected_affinity`. What the model says of a poster does not depend on the member, so that one forward
+    pass of a poster does for all.
 
     Args:
         model: a causal LM, with or without adapters.
@@ -84,10 +81,35 @@ def audience_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         (n, K) scores in float32; `NOTHING` where padded.
     """
     genres = leaf_log_probabilities(model, batch, 1)[:, 0]
-    # Not genres[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
-    genres = genres.index_select(0, batch["poster"].flatten()).view(*batch["poster"].shape, -1)
-    scores = torch.einsum("nkg,ng->nk", genres, batch["weights"])
+    scores = expected_affinity(genres, batch["usual"], batch["poster"], batch["affinity"])
     return scores.masked_fill(~batch["candidates"], NOTHING)
+
+
+def expected_affinity(
+    genres: torch.Tensor, usual: torch.Tensor, poster: torch.Tensor, affinity: torch.Tensor
+) -> torch.Tensor:
+    """score(c) = log sum_g p(g | c) a_g: the member's affinity to the genre that a picture appeals to, expected.
+
+    p(g | c) is the softmax over genres of log p(g | poster c) - usual_g. Taking off what the model says on average
+    is the batch calibration of Zhou et al. (2024): without it the genres whose names are likely words win everywhere.
+
+    Args:
+        genres: (P, G) log-probability of each genre's name after each poster.
+        usual: (G,) the same on average, from `usual_genres`.
+        poster: (n, K) which poster each candidate is.
+        affinity: (n, G) how many times as much of each genre the member watched as the average member.
+    """
+    genres = (genres - usual).log_softmax(dim=1)
+    # Not genres[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
+    genres = genres.index_select(0, poster.flatten()).view(*poster.shape, -1)
+    return torch.logsumexp(genres + affinity.log()[:, None], dim=2)
+
+
+def usual_genres(model, posters: Sequence[list[int]], genres: Sequence[list[int]]) -> np.ndarray:
+    """(G,) the mean log-probability of each genre's name after some posters, by the model without its adapters."""
+    bare = model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
+    with bare:
+        return _genre_table(model, posters, genres, 2048).mean(axis=0)
 
 
 def leaf_log_probabilities(model, batch: dict[str, torch.Tensor], n_roots: int) -> torch.Tensor:
@@ -178,12 +200,10 @@ def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048) -> np.ndar
     if isinstance(prompts[0], LabelPrompt):
         return np.nanmean(rotation_scores(model, prompts, batch_tokens), axis=1)
     if isinstance(prompts[0], AudiencePrompt):
-        posters, poster, weights, mask = _posters(prompts)
-        trees = [functools.partial(poster_tree, ids, prompts[0].genres) for ids in posters]
-        n_genre_tokens = sum(map(len, prompts[0].genres))
-        lengths = [len(ids) + n_genre_tokens for ids in posters]
-        genres = _leaf_table(model, trees, lengths, weights.shape[1], batch_tokens, "posters")
-        return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], weights), -np.inf)
+        posters, poster, affinity, mask = _posters(prompts)
+        genres = _genre_table(model, posters, prompts[0].genres, batch_tokens)
+        scores = expected_affinity(*map(torch.from_numpy, (genres, prompts[0].usual, poster, affinity)))
+        return np.where(mask, scores.numpy(), -np.inf)
     titles: dict = {}
     which = [titles.setdefault((*p.title, *sum(p.captions, [])), len(titles)) for p in prompts]
     one_each = [prompts[which.index(number)] for number in range(len(titles))]
@@ -272,6 +292,13 @@ def vote_scores(votes: np.ndarray, prompts: Sequence[ReasonedPrompt]) -> np.ndar
     counts = np.array([[len(prompt.options)] for prompt in prompts])
     share = (votes + 0.5) / (votes.sum(axis=1, keepdims=True) + 0.5 * counts)
     return np.where(np.arange(votes.shape[1]) < counts, np.log(share), -np.inf)
+
+
+def _genre_table(model, posters: Sequence, genres: Sequence[list[int]], batch_tokens: int) -> np.ndarray:
+    """(P, G) log-probability of each genre's name after each poster."""
+    trees = [functools.partial(poster_tree, ids, genres) for ids in posters]
+    lengths = [len(ids) + sum(map(len, genres)) for ids in posters]
+    return _leaf_table(model, trees, lengths, len(genres), batch_tokens, "posters")
 
 
 def _leaf_table(model, trees: list, lengths: list[int], width: int, batch_tokens: int, what: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from artlib.log import Log
 
 REASONING = "sft-reasoning"
 METHODS = (*objectives.OBJECTIVES, REASONING)
+CALIBRATION = 32  # posters that tell what the bare model says of any poster
 VERSIONED = ("torch", "transformers", "trl", "peft", "unsloth", "datasets")
 
 
@@ -123,7 +124,8 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
             kept beside it, in reasons.jsonl.
 
     Returns:
-        What training.json holds: settings, data, curve, temperature, seconds, tokens_per_second, versions.
+        What training.json holds: settings, data, curve, temperature, seconds, tokens_per_second, versions, and for
+        `audience` usual, by which its scores are calibrated.
     """
     folder = Path(folder)
     start = _start(log, folder, settings)
@@ -141,7 +143,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 
     started = time.time()
     language_model, tokenizer = _load(settings)
-    reader = reader_for(log, tokenizer, settings)
+    reader = reader_for(log, language_model, tokenizer, settings)
     part = (impressions if settings.all_impressions else plays)(log, "train", settings.max_examples, settings.seed)
     parts = part, plays(log, "validation", settings.max_validation, settings.seed)
     train, validation = (trainers.Examples(reader.read(rows), rows.arrays()) for rows in parts)
@@ -174,6 +176,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
         "examples": len(train.prompts),
         "validation_examples": len(validation.prompts),
         "audit": audit,
+        "usual": reader.usual.tolist() if settings.prompt == "audience" else None,
         "teacher": taught,
         "temperature": temperature,
         "curve": before + [entry for entry in history if "loss" in entry or "eval_loss" in entry],
@@ -234,12 +237,26 @@ def _order_sensitivity(language_model, questions: list) -> float | None:
     return score.order_sensitivity(score.rotation_scores(language_model.eval(), questions[:32]))
 
 
-def reader_for(log: Log, tokenizer, settings: Settings) -> prompts.Reader:
-    """The reader that training and scoring share."""
-    return prompts.Reader(
+def reader_for(
+    log: Log, language_model, tokenizer, settings: Settings, trained: str | os.PathLike | None = None
+) -> prompts.Reader:
+    """The reader that training and scoring share.
+
+    Args:
+        trained: folder of the model's adapter, or of an export, with its training.json: `audience` is calibrated as it
+            was in training; without it, by asking the bare model.
+    """
+    reader = prompts.Reader(
         log, tokenizer, settings.prompt, settings.history_tokens, settings.max_tokens, settings.n_genres,
         settings.n_recent,
     )  # fmt: skip
+    if settings.prompt == "audience":
+        kept = files.read_json(Path(trained) / "training.json") if trained else None
+        posters = reader.sample_posters(CALIBRATION)
+        reader.usual = (
+            np.array(kept["usual"]) if kept else score.usual_genres(language_model, posters, reader.genres)
+        )
+    return reader
 
 
 def scores_of(language_model, tokenizer, questions: list, settings: Settings) -> np.ndarray:

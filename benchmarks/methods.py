@@ -1,92 +1,174 @@
 """Post-training methods beside each other on one log: value, lifts, share of the gap closed, cost.
 
-    python benchmarks/methods.py                             every entry of GRID on a small fiction world, seed 0
+    python benchmarks/methods.py                             every entry of the grid on a small fiction world, seed 0
     python benchmarks/methods.py --seeds 0 1 2 --only "sft 2000" "dpo 2000"
-    python benchmarks/methods.py --log runs/movielens/log --name movielens --only "sft 2000"
+    python benchmarks/methods.py --world movielens --data FOLDER
+    timeout -s KILL 570 python benchmarks/methods.py --world paper      again and again, until it exits with 0
 
-Adapters are kept in runs/methods/NAME, so that a killed comparison goes on. Methods learn from the train split, one
-pass over equally many impressions; choices between methods may be made by validation; test is reported. Values are
-true ones: simulated worlds only. Results: figures/methods-NAME.json and .png.
+The last is the paper's scale, 110,000 training and 5,000 test impressions, for one GPU. Whatever is killed goes on:
+adapters and their checkpoints are kept in runs/methods/WORLD, finished entries in the results. Methods learn from the
+train split, one pass over equally many impressions; choices between methods may be made by validation; test is
+reported, in true value and as the log's own estimates see it. Results: figures/methods-WORLD.json and .png.
 """
 
 import argparse
 import dataclasses
 import json
 import platform
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from artlib import evaluation, files, pipeline, policy, train
+from artlib import evaluation, files, model, ope, pipeline, policy, train
 from artlib.log import Log
-from artlib.worlds import fiction
+from artlib.worlds import fiction, movielens
 
 ROOT = Path(__file__).resolve().parents[1]
-WORLD = {"n_users": 2000, "n_titles": 300, "n_train": 12_000, "n_validation": 2000, "n_test": 2000, "seed": 11}
-SIZES = (250, 500, 1000, 2000)
-# name -> settings that differ from the defaults. A number is how many impressions are used at most.
-REFINE = {"max_examples": 2000, "learning_rate": 5e-4}
-GRID = {
-    **{f"sft {size}": {"max_examples": size} for size in SIZES},
-    "sft-ips 2000": {"method": "sft-ips", "max_examples": 2000},
-    "dpo 2000": {"method": "dpo", "beta": 1.0, **REFINE},
-    "softmax-dpo 2000": {"method": "softmax-dpo", "beta": 1.0, **REFINE},
-    "counterfactual 2000": {"method": "counterfactual", **REFINE},
-    "counterfactual 12000": {"method": "counterfactual", **REFINE, "max_examples": 12_000},
-    "counterfactual-dr 12000": {"method": "counterfactual", "value": "dr", **REFINE, "max_examples": 12_000},
-    "caption sft 500": {"prompt": "caption", "max_examples": 500, "learning_rate": 5e-4, "batch_size": 8,
-                        "micro_batch": 4, "temperature": 8.0, "max_validation": 100},
-    "label sft 500": {"prompt": "label", "max_examples": 500, "learning_rate": 5e-4, "batch_size": 8,
-                      "micro_batch": 4, "max_validation": 40},
-    "label dpo 200": {"prompt": "label", "method": "dpo", "max_examples": 200, "learning_rate": 1e-4,
-                      "batch_size": 8, "micro_batch": 4, "max_validation": 40},
-    "sft-reasoning 300": {"method": "sft-reasoning", "prompt": "reasoned", "max_examples": 300,
-                          "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4, "samples": 2,
-                          "max_validation": 40, "max_new_tokens": 60},
+CAPTION = {"prompt": "caption", "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4, "temperature": 8.0}
+LABEL = {"prompt": "label", "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4}
+REASONED = {**LABEL, "method": "sft-reasoning", "prompt": "reasoned", "samples": 2, "max_new_tokens": 60}
+REFINE = {"learning_rate": 5e-4}
+DPO = {"method": "dpo", "beta": 1.0, **REFINE}
+COUNTERFACTUAL = {"method": "counterfactual", **REFINE}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is compared on one world.
+
+    Attributes:
+        build: makes the log, given the folder of the data that it needs, if any.
+        sizes: plays that the text baseline learns from; the refining methods begin from sft on the largest.
+        grid: name -> settings that differ from the defaults; the last word of a name is `max_examples`.
+        few: test impressions for prompts that take long (one pass a rotation, or written answers); 0 for all.
+        checked: validation plays for those prompts.
+    """
+
+    build: Callable[[str], Log]
+    sizes: tuple[int, ...]
+    grid: dict[str, dict]
+    few: int = 0
+    checked: int = 500
+
+    def settings(self, name: str, seed: int, base: str) -> train.Settings:
+        own = self.grid.get(name, {})
+        size = int(name.split()[-1]) if own or name in self.grid else self.sizes[-1]
+        checked = {"max_validation": self.checked} if own.get("prompt", "audience") != "audience" else {}
+        dtype = "float32" if base == model.TINY else "bfloat16"
+        return train.Settings(base=base, dtype=dtype, seed=seed, **({"max_examples": size} | checked | own))
+
+
+def _fiction(**sizes: int) -> Callable[[str], Log]:
+    return lambda data: fiction.build(**sizes)
+
+
+WORLDS = {
+    "tiny": Comparison(  # to try the comparison out
+        _fiction(n_users=100, n_titles=60, n_train=600, n_validation=200, n_test=200),
+        sizes=(20, 40), few=20, checked=20,
+        grid={"sft 40": {}, "counterfactual 80": COUNTERFACTUAL, "label sft 20": LABEL},
+    ),
+    "fiction": Comparison(
+        _fiction(n_users=2000, n_titles=300, n_train=12_000, n_validation=2000, n_test=2000, seed=11),
+        sizes=(250, 500, 1000, 2000), few=300, checked=40,
+        grid={
+            **{f"sft {size}": {} for size in (250, 500, 1000, 2000)},
+            "sft-ips 2000": {"method": "sft-ips"},
+            "dpo 2000": DPO,
+            "softmax-dpo 2000": {**DPO, "method": "softmax-dpo"},
+            "counterfactual 2000": COUNTERFACTUAL,
+            "counterfactual 12000": COUNTERFACTUAL,
+            "counterfactual-dr 12000": {"value": "dr", **COUNTERFACTUAL},
+            "caption sft 500": {**CAPTION, "max_validation": 100},
+            "label sft 500": LABEL,
+            "label dpo 200": {**LABEL, "method": "dpo", "learning_rate": 1e-4},
+            "sft-reasoning 300": REASONED,
+        },
+    ),
+    "movielens": Comparison(
+        lambda data: movielens.build(data, n_train=20_000, n_validation=3000, n_test=2000),
+        sizes=(800, 3000), few=300, checked=120,
+        grid={
+            "sft 800": {},
+            "sft-ips 800": {"method": "sft-ips"},
+            "dpo 800": DPO,
+            "counterfactual 4000": COUNTERFACTUAL,
+            "caption sft 800": CAPTION,
+        },
+    ),
+    "paper": Comparison(
+        _fiction(n_users=20_000, n_titles=3000, n_train=110_000, n_validation=5000, n_test=5000),
+        sizes=(800, 5000, 110_000),
+        grid={
+            "sft 110000": {},
+            "label sft 110000": LABEL,
+            "caption sft 110000": CAPTION,
+            "sft-reasoning 110000": REASONED,
+            "dpo 110000": DPO,
+            "counterfactual 110000": COUNTERFACTUAL,
+        },
+    ),
 }  # fmt: skip
-FEW = 300  # test impressions for prompts that take long: one pass a rotation, or written answers
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
+    """Run what is missing of a comparison.
+
+    Args:
+        arguments: of the command line.
+        root: where runs/ and figures/ are.
+
+    Returns:
+        The results, as written to figures/.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--log", type=Path, help="default: a small fiction world, built anew")
-    parser.add_argument("--name", default="fiction", help="of the results")
+    parser.add_argument("--world", choices=list(WORLDS), default="fiction")
+    parser.add_argument("--data", default="", help="folder of the data that the world needs; default: ARTLIB_DATA")
+    parser.add_argument("--base", default=model.EMBEDDED, help="the model; results of another get its name")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=list(GRID), default=list(GRID))
-    arguments = parser.parse_args()
-    folder, record = ROOT / "runs" / "methods" / arguments.name, ROOT / "figures" / f"methods-{arguments.name}.json"
-    if arguments.log is None and not (folder / "log").exists():
-        fiction.build(**WORLD).save(folder / "log")
-    log = Log.load(arguments.log or folder / "log", validate=False)
+    parser.add_argument("--only", nargs="+", metavar="ENTRY", help="entries of the grid; default: all")
+    given = parser.parse_args(arguments)
+    comparison = WORLDS[given.world]
+    only = given.only or list(comparison.grid)
+    if unknown := set(only) - set(comparison.grid):
+        parser.error(f"--only: {min(unknown)!r} is none of {', '.join(comparison.grid)}")
+    name = given.world + ("" if given.base == model.EMBEDDED else "-" + given.base.rpartition("/")[2])
+    folder, record = root / "runs" / "methods" / name, root / "figures" / f"methods-{name}.json"
+    if not (folder / "log" / "manifest.json").exists():
+        comparison.build(given.data).save(folder / "log")
+    log = Log.load(folder / "log", validate=False)
     results = files.read_json(record) or {"rows": []}
+    if results["rows"] and results["log"] != log.manifest["files"]:
+        raise SystemExit(f"{record} is of another log than {folder / 'log'}: move one of them away")
     done = {(row["name"], row["seed"]) for row in results["rows"]}
-    parts = {split: log.split(split) for split in ("validation", "test")}
-    for seed in arguments.seeds:
-        for name in ["zero-shot", *(f"text {size}" for size in SIZES), *arguments.only]:
-            if (name, seed) in done:
+    for seed in given.seeds:
+        for entry in ["zero-shot", *(f"text {size}" for size in comparison.sizes), *only]:
+            if (entry, seed) in done:
                 continue
+            print(f"== {entry}, seed {seed}", flush=True)
             started = time.perf_counter()
-            settings = dataclasses.replace(
-                train.Settings(), **({"epochs": 1, "seed": seed} | GRID.get(name, {}))
-            )  # fmt: skip
-            print(f"== {name}, seed {seed}", flush=True)
-            row = {"name": name, "seed": seed, "settings": GRID.get(name, {})}
-            row |= _evaluated(log, parts, name, folder, settings)
+            row = {"name": entry, "seed": seed, "settings": comparison.grid.get(entry, {})}
+            settings = comparison.settings(entry, seed, given.base)
+            row |= _evaluated(log, entry, folder / f"seed-{seed}", settings, comparison)
             row["seconds_in_all"] = round(time.perf_counter() - started, 1)
+            row |= {"commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d")}
             results["rows"].append(row)
-            results["command"] = " ".join(["python", "benchmarks/methods.py", *sys.argv[1:]])
-            results |= {"commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d"),
-                        "log": log.manifest["files"],
-                        "machine": f"{platform.machine()}, Python {platform.python_version()}"}  # fmt: skip
+            results |= {
+                "command": f"python benchmarks/methods.py --world {given.world}",
+                "log": log.manifest["files"],
+                "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            }
             files.write_json(record, results)
             print(json.dumps({key: value for key, value in row.items() if key != "settings"}), flush=True)
     draw(results["rows"], record.with_suffix(".png"))
+    return results
 
 
-def _evaluated(log: Log, parts: dict[str, Log], name: str, folder: Path, settings: train.Settings) -> dict:
+def _evaluated(log: Log, name: str, folder: Path, settings: train.Settings, comparison: Comparison) -> dict:
     """Train if there is something to train, choose the best candidate on both splits, and value the choices."""
+    parts = {split: log.split(split) for split in ("validation", "test")}
     extra = {}
     if name.startswith("text"):
         plays = train.plays(log, "train", int(name.split()[1]), settings.seed)
@@ -97,33 +179,55 @@ def _evaluated(log: Log, parts: dict[str, Log], name: str, folder: Path, setting
     elif name == "zero-shot":
         chosen = {s: policy.llm_scores(log, part, settings, None) for s, part in parts.items()}
     else:
-        adapter = folder / f"seed-{settings.seed}" / _folder(name, settings) / settings.method
+        adapter = folder / _folder(name, settings, comparison) / settings.method
         training = train.post_train(log, adapter, settings)
         kept = ("examples", "seconds", "tokens_per_second", "order_sensitivity", "teacher")
         extra = {key: training[key] for key in kept}
         extra["validation_loss"] = [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry]
-        if settings.prompt in ("caption", "label", "reasoned"):
-            few = np.random.default_rng(0).permutation(len(parts["test"].impressions))[:FEW]
+        if settings.prompt != "audience" and comparison.few:
+            few = np.random.default_rng(0).permutation(len(parts["test"].impressions))[: comparison.few]
             parts = {"test": parts["test"].take(few)}
         chosen = {split: policy.llm_scores(log, part, settings, adapter) for split, part in parts.items()}
-    return extra | {split: _value(parts[split], policy.greedy(scores)) for split, scores in chosen.items()}
+    policies = {split: policy.greedy(scores) for split, scores in chosen.items()}
+    if name == f"text {comparison.sizes[-1]}":
+        policy.save(folder / "policies", "text", parts["test"], policies["test"])
+    return extra | {split: _value(log, parts[split], policies[split], folder) for split in parts}
 
 
-def _folder(name: str, settings: train.Settings) -> str:
-    """Refining methods begin from the sft beside them: that of the largest size, or of the same prompt."""
-    refined = {"audience": f"sft {SIZES[-1]}", "label": "label sft 500"}
-    return refined[settings.prompt] if settings.method in train.objectives.REFINING else name
+def _folder(name: str, settings: train.Settings, comparison: Comparison) -> str:
+    """Where an adapter lies: in a folder of its entry. Refining methods begin from the sft beside them, and so get a
+    folder in that of the last sft of the same prompt."""
+    if settings.method not in train.objectives.REFINING:
+        return name
+    prefix = "" if settings.prompt == "audience" else f"{settings.prompt} "
+    return [entry for entry in comparison.grid if entry.startswith(f"{prefix}sft ")][-1]
 
 
-def _value(part: Log, chosen: np.ndarray) -> dict:
-    """True value, paired lift over production with its 95 % interval, and the share of the gap to the oracle."""
+def _value(log: Log, part: Log, chosen: np.ndarray, folder: Path) -> dict:
+    """True value; paired lifts over production, true and as IPS, SNIPS and DR see them, and over text, if that has
+    been asked about the same impressions; 95 % intervals; the share of the gap from production to the oracle."""
     arrays, truth = part.arrays(), part.expected_reward()
     policies = {"production": arrays.production, "policy": chosen}
-    lift = evaluation.paired_lift(part, policies, "production", ["policy"]).iloc[0]
-    production, best = float((arrays.production * truth).sum(axis=1).mean()), float(truth.max(axis=1).mean())
-    value = float((chosen * truth).sum(axis=1).mean())
-    return {"n": len(arrays), "value": value, "lift": lift["lift"], "lift_lower": lift["lift_lower"],
-            "lift_upper": lift["lift_upper"], "gap_closed": (value - production) / (best - production)}  # fmt: skip
+    shown = chosen, arrays.production, policy.oracle(part)
+    value, production, best = (float((probability * truth).sum(axis=1).mean()) for probability in shown)
+    found = {"n": len(arrays), "value": value, "production": production, "oracle": best}
+    found |= _lift(evaluation.paired_lift(part, policies, "production", ["policy"]).iloc[0])
+    found["gap_closed"] = (value - production) / (best - production)
+    if part.impressions["split"][0].as_py() != "test":
+        return found
+    q_hat = evaluation.reward_model(log, part, policies)
+    table = ope.compare(evaluation.feedbacks(part, policies, q_hat), "production", list(evaluation.ESTIMATORS))
+    for _, row in table[table["policy"] == "policy"].iterrows():
+        found[row["estimator"]] = _lift(row) | {"verdict": row["verdict"]}
+    text = policy.read(folder / "policies", part)  # of this seed; asked first
+    if text and not np.array_equal(text["text"], chosen):
+        compared = evaluation.paired_lift(part, text | {"policy": chosen}, "text", ["policy"])
+        found["over_text"] = _lift(compared.iloc[0])
+    return found
+
+
+def _lift(row) -> dict:
+    return {name: float(row[name]) for name in ("lift", "lift_lower", "lift_upper")}
 
 
 def draw(rows: list[dict], path: Path) -> None:
@@ -134,29 +238,39 @@ def draw(rows: list[dict], path: Path) -> None:
     import pandas as pd
     import seaborn as sns
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import PercentFormatter
 
     sns.set_theme(style="whitegrid", palette="colorblind")
     flat = pd.DataFrame(
         [{"name": row["name"], "seed": row["seed"], "plays": row.get("examples"), **row["test"]} for row in rows]
     )
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), constrained_layout=True)
+    n_seeds = flat["seed"].nunique()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.5), constrained_layout=True)
+    curves = flat[flat["name"].str.fullmatch(r"(sft|text) \d+")]
     for kind, label in (("sft", "llm-sft (audience)"), ("text", "text")):
-        curve = flat[flat["name"].str.fullmatch(rf"{kind} \d+")].groupby("plays")["gap_closed"].mean()
-        left.plot(curve.index, curve, "o-", label=label)
-    for zero in flat[flat["name"] == "zero-shot"]["gap_closed"].head(1):
-        left.axhline(zero, color="0.5", linestyle="--", label="llm-zero-shot")
+        gap = curves[curves["name"].str.startswith(kind)].groupby("plays")["gap_closed"].agg(["mean", "min", "max"])
+        left.plot(gap.index, gap["mean"], "o-", label=label)
+        left.fill_between(gap.index, gap["min"], gap["max"], alpha=0.2)
+    zero_shot = flat[flat["name"] == "zero-shot"]["gap_closed"].mean()
+    left.axhline(zero_shot, color="0.5", linestyle="--", label="llm-zero-shot")
     left.set_xscale("log", base=2)
-    left.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+    sizes = sorted(curves["plays"].unique())
+    left.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
     left.minorticks_off()
-    left.set(xlabel="plays to learn from", ylabel="share of the gap from production to oracle closed")
+    left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    left.set(xlabel="plays to learn from", ylabel="share of the gap from production to oracle closed",
+             title="one seed" if n_seeds == 1 else f"mean and range over {n_seeds} seeds")  # fmt: skip
     left.legend()
-    order = flat.groupby("name")["lift"].mean().sort_values()
-    one = flat.sort_values("seed").groupby("name").first().loc[order.index]
-    error = [one["lift"] - one["lift_lower"], one["lift_upper"] - one["lift"]]
-    right.errorbar(one["lift"], range(len(one)), xerr=error, fmt="o", capsize=3)
-    right.set_yticks(range(len(one)), one.index)
+    order = list(flat.groupby("name")["lift"].mean().sort_values().index)
+    for number, (seed, part) in enumerate(flat.groupby("seed")):
+        place = part["name"].map(order.index) + 0.2 * (number - (n_seeds - 1) / 2)
+        error = [part["lift"] - part["lift_lower"], part["lift_upper"] - part["lift"]]
+        right.errorbar(part["lift"], place, xerr=error, fmt="o", capsize=3, label=f"seed {seed}")
+    right.set_yticks(range(len(order)), order)
     right.axvline(0, color="0.5")
+    right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     right.set(xlabel="lift over production in true value, 95 % interval")
+    right.legend()
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

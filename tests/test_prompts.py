@@ -107,18 +107,42 @@ def test_a_member_without_history_is_called_new(small_log, tokenizer):
     assert "a new viewer" in tokenizer.decode(prompt.member)
 
 
-def test_audience_weights_say_what_a_member_watches_more_than_others(small_log, tokenizer):
+def test_affinities_say_what_a_member_watches_more_than_others(small_log, tokenizer):
     reader = prompts.Reader(small_log, tokenizer, "audience", max_tokens=100_000)
     train = small_log.split("train")
     read = reader.read(train)
-    weights = np.array([prompt.weights for prompt in read])
-    profile = logs.History(small_log.titles, small_log.histories).genre_profile(train.impressions)
-    np.testing.assert_allclose(weights, profile - profile.mean(axis=0), atol=1e-12)
+    affinity = np.array([prompt.affinity for prompt in read])
+    history = logs.History(small_log.titles, small_log.histories)
+    profile, (start, stop) = history.genre_profile(train.impressions), history.spans(train.impressions)
+    average = 0.99 * profile.mean(axis=0) + 0.01 / profile.shape[1]
+    n = (stop - start)[:, None]
+    shrunk = (n * profile + prompts.PSEUDO_TITLES * average) / (n + prompts.PSEUDO_TITLES)
+    np.testing.assert_allclose(affinity, shrunk / average, rtol=1e-12)
+    assert affinity.min() > 0
     assert [tokenizer.decode(ids) for ids in read[0].genres] == [f" {g}" for g in logs.genre_names(small_log.titles)]
     assert tokenizer.decode(read[0].posters[0]).endswith("It appeals to fans of")
+
+
+def test_a_member_without_history_has_the_average_affinities(small_log, tokenizer):
     nobody = dataclasses.replace(small_log, histories=small_log.histories.slice(0, 0))
     unknown = prompts.Reader(nobody, tokenizer, "audience", max_tokens=100_000).read(nobody.take(np.arange(2)))
-    assert not unknown[0].weights.any()  # no preference rather than the opposite of the average
+    assert (unknown[0].affinity == 1).all()  # no preference rather than the opposite of the average
+
+
+def test_sample_posters_come_from_the_training_split(small_log, tokenizer):
+    reader = prompts.Reader(small_log, tokenizer, "audience", max_tokens=100_000)
+    sample = reader.sample_posters(8)
+    trained = {tuple(ids) for prompt in reader.read(small_log.split("train")) for ids in prompt.posters}
+    assert len(sample) == 8 and {tuple(ids) for ids in sample} <= trained
+    assert sample == prompts.Reader(small_log, tokenizer, "audience", max_tokens=100_000).sample_posters(8)
+
+
+def test_audience_needs_genres(small_log, tokenizer):
+    column = small_log.titles.schema.get_field_index("genres")
+    none = pa.array([[]] * len(small_log.titles), small_log.titles.schema.field(column).type)
+    bare = dataclasses.replace(small_log, titles=small_log.titles.set_column(column, "genres", none))
+    with pytest.raises(ValueError, match="have no genres, by which audience tells members apart: use caption"):
+        prompts.Reader(bare, tokenizer, "audience")
 
 
 def test_label_prompts_end_without_a_space_and_labels_are_one_token(small_log, tokenizer):

@@ -20,7 +20,9 @@ def captions(small_log, tiny):
 
 @pytest.fixture(scope="module")
 def audience(small_log, tiny):
-    return prompts.Reader(small_log, tiny[1], "audience", max_tokens=8192).read(small_log.take(np.arange(12)))
+    reader = prompts.Reader(small_log, tiny[1], "audience", max_tokens=8192)
+    reader.usual = score.usual_genres(tiny[0], reader.sample_posters(4), reader.genres)
+    return reader.read(small_log.take(np.arange(12)))
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +53,25 @@ def test_audience_scores_equal_separate_full_forward_passes(tiny, audience):
     language_model = tiny[0]
     found = score.score(language_model, audience[:3])
     for row, prompt in enumerate(audience[:3]):
-        assert np.abs(prompt.weights).max() > 0.01
+        assert np.ptp(prompt.affinity) > 0.1 and np.ptp(prompt.usual) > 0.1
         for k, poster in enumerate(prompt.posters):
             logs = np.array([log_probability(language_model, poster, genre) for genre in prompt.genres])
-            assert found[row, k] == pytest.approx(prompt.weights @ logs, abs=1e-3)
+            p = np.exp(logs - prompt.usual)
+            assert found[row, k] == pytest.approx(np.log(p / p.sum() @ prompt.affinity), abs=1e-3)
+
+
+def test_usual_genres_are_those_of_the_bare_model(small_log, tiny):
+    reader = prompts.Reader(small_log, tiny[1], "audience", max_tokens=8192)
+    posters = reader.sample_posters(3)
+    found = score.usual_genres(tiny[0], posters, reader.genres)
+    by_hand = [[log_probability(tiny[0], poster, genre) for genre in reader.genres] for poster in posters]
+    np.testing.assert_allclose(found, np.mean(by_hand, axis=0), atol=1e-3)
+    adapted = model.add_lora(model.load(model.TINY, dtype="float32", max_tokens=8192)[0], 4, 0)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            weight.data.add_(0.5)
+    np.testing.assert_allclose(score.usual_genres(adapted, posters, reader.genres), found, atol=1e-6)
+    assert np.abs(score._genre_table(adapted, posters, reader.genres, 2048).mean(axis=0) - found).max() > 0.01
 
 
 @pytest.mark.parametrize("kind", ["captions", "audience"])

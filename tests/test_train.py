@@ -54,7 +54,7 @@ def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
     found = []
     for adapter in (folder, folder, None):
         language_model, tokenizer = model.load(settings.base, adapter, settings.dtype, max_tokens=settings.max_tokens)
-        found.append(score.score(language_model, train.reader_for(log, tokenizer, settings).read(rows)))
+        found.append(score.score(language_model, train.reader_for(log, language_model, tokenizer, settings).read(rows)))
     np.testing.assert_array_equal(found[0], found[1])
     real = np.isfinite(found[0])
     assert np.abs(found[0][real] - found[2][real]).max() > 1e-4
@@ -79,7 +79,8 @@ def test_an_exported_model_scores_as_its_adapter_does(trained, tmp_path, capsys)
     found = []
     for name, adapter in ((settings.base, folder), (str(tmp_path / "merged"), None)):
         language_model, tokenizer = model.load(name, adapter, settings.dtype, max_tokens=settings.max_tokens)
-        found.append(score.score(language_model, train.reader_for(log, tokenizer, settings).read(rows)))
+        reader = train.reader_for(log, language_model, tokenizer, settings, adapter or name)
+        found.append(score.score(language_model, reader.read(rows)))
     np.testing.assert_allclose(found[0], found[1], atol=2e-3)
     assert main(["export", str(tmp_path), str(tmp_path / "no")]) == 2 and "training.json" in capsys.readouterr().err
 
@@ -88,7 +89,7 @@ def test_one_step_lowers_the_listwise_loss_on_its_own_batch(small_log):
     language_model, tokenizer = model.load(model.TINY, dtype="float32", max_tokens=8192)
     plays = train.plays(small_log, "train", 8, seed=0)
     settings = dataclasses.replace(TINY, prompt="caption")
-    batch = score.collate(train.reader_for(small_log, tokenizer, settings).read(plays))
+    batch = score.collate(train.reader_for(small_log, language_model, tokenizer, settings).read(plays))
     shown = torch.tensor(plays.arrays().shown)
     language_model = model.add_lora(language_model, 8)
     optimiser = torch.optim.SGD([p for p in language_model.parameters() if p.requires_grad], lr=0.05)
@@ -165,7 +166,8 @@ def test_dpo_begins_at_ln_2_since_its_reference_is_the_sft_adapter(small_log, re
     moved = []
     for adapter in (None, folder):
         language_model, tokenizer = model.load(settings.base, adapter, settings.dtype, max_tokens=settings.max_tokens)
-        moved.append(score.score(language_model, train.reader_for(small_log, tokenizer, settings).read(rows)))
+        reader = train.reader_for(small_log, language_model, tokenizer, settings)
+        moved.append(score.score(language_model, reader.read(rows)))
     arrays = rows.arrays()
     base, sft = (np.where(arrays.mask, scores, 0) for scores in moved)
     ratio = sft - base
