@@ -81,7 +81,7 @@ class AudiencePrompt:
     Attributes:
         posters: token ids of each candidate's question, ready for the name of a genre; the same list for the same
             artwork wherever it comes up, so that it need be read once only.
-        genres: token ids of every genre's name.
+        genres: token ids of every genre's name, of as many words as tell it from the others.
         affinity: (G,) how many times as much of each genre the member watched as the average member, > 0.
         usual: (G,) the mean log-probability that the bare model gives each genre's name after other posters, so that
             what it says of this one can be told from what it always says.
@@ -135,7 +135,7 @@ class Reader:
         if method == "audience":
             if not self._genres:
                 raise ValueError("the log's titles have no genres, by which audience tells members apart: use caption")
-            self.genres = [self._encode(f" {genre}") for genre in self._genres]
+            self.genres = [self._encode(f" {name}") for name in telling_names(self._genres)]
             self.usual = np.zeros(len(self.genres))  # of a model: see `score.usual_genres`
             train = log.split("train") if len(log.split("train").impressions) else log
             average = self._history.genre_profile(train.impressions).mean(axis=0)
@@ -268,6 +268,18 @@ def decode(prompt: Prompt, tokenizer) -> str:
     names = [f"{tokenizer.decode(prompt.genres[g])} (x{prompt.affinity[g]:.1f})" for g in order]
     shown = [*names[:3], " ...", *names[-2:]] if len(names) > 5 else names
     return f"{tokenizer.decode(prompt.posters[0])} ... [{','.join(shown)}]"
+
+
+def telling_names(names: list[str]) -> list[str]:
+    """Each name's fewest leading words with which no other name begins; the whole name where there are none."""
+    words = [name.split() for name in names]
+
+    def shortest(i: int) -> list[str]:
+        lengths = range(1, len(words[i]))
+        unique = (n for n in lengths if sum(other[:n] == words[i][:n] for other in words) == 1)
+        return words[i][: next(unique, len(words[i]))]
+
+    return [" ".join(shortest(i)) for i in range(len(names))]
 
 
 def one_line(text: str) -> str:

@@ -119,8 +119,21 @@ def test_affinities_say_what_a_member_watches_more_than_others(small_log, tokeni
     shrunk = (n * profile + prompts.PSEUDO_TITLES * average) / (n + prompts.PSEUDO_TITLES)
     np.testing.assert_allclose(affinity, shrunk / average, rtol=1e-12)
     assert affinity.min() > 0
-    assert [tokenizer.decode(ids) for ids in read[0].genres] == [f" {g}" for g in logs.genre_names(small_log.titles)]
+    names = prompts.telling_names(logs.genre_names(small_log.titles))
+    assert [tokenizer.decode(ids) for ids in read[0].genres] == [f" {name}" for name in names]
     assert tokenizer.decode(read[0].posters[0]).endswith("It appeals to fans of")
+
+
+def test_telling_names_are_the_fewest_words_that_no_other_name_begins_with():
+    names = ["Giant Monster Films", "Giant Robots", "War Films", "War", "Westerns", "Film Noir"]
+    assert prompts.telling_names(names) == ["Giant Monster", "Giant Robots", "War Films", "War", "Westerns", "Film"]
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(" ".join), unique=True))
+def test_telling_names_stay_apart(names):
+    short = prompts.telling_names(names)
+    assert len(set(short)) == len(names)
+    assert all(name.startswith(begin) for name, begin in zip(names, short, strict=True))
 
 
 def test_a_member_without_history_has_the_average_affinities(small_log, tokenizer):
