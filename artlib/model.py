@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -102,8 +101,7 @@ def set_lora(model, adapter: str | os.PathLike) -> None:
 
 def export(name: str, adapter: str | os.PathLike, folder: str | os.PathLike, form: str = "merged",
            dtype: str = "bfloat16") -> None:  # fmt: skip
-    """Write a model with its adapter's weights added in, and the adapter's training.json beside them; the folder
-    appears whole or not at all.
+    """Write a model with its adapter's weights added in; the folder appears whole or not at all.
 
     Args:
         name: of the base model, see `load`.
@@ -118,7 +116,6 @@ def export(name: str, adapter: str | os.PathLike, folder: str | os.PathLike, for
             with quiet():
                 model.merge_and_unload().save_pretrained(str(temporary))
                 tokenizer.save_pretrained(str(temporary))
-        shutil.copy(Path(adapter) / "training.json", temporary)
 
 
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, temperature: float = 0.0) -> list[str]:

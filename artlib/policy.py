@@ -63,8 +63,8 @@ def llm_scores(log: Log, impressions: Log, settings: train.Settings, adapter: st
     language_model, tokenizer = model.load(
         settings.base, adapter, settings.dtype, settings.load_in_4bit, settings.max_tokens
     )
-    questions = train.reader_for(log, language_model, tokenizer, settings, adapter).read(impressions)
-    return train.scores_of(language_model, tokenizer, questions, settings)
+    questions = train.reader_for(log, tokenizer, settings).read(impressions)
+    return train.scores_of(language_model, tokenizer, questions, settings)[0]
 
 
 def caption_embeddings(log: Log, settings: train.Settings) -> np.ndarray:

@@ -17,6 +17,7 @@ METHODS = ("audience", "caption", "label", "reasoned")
 ANSWER = "Answer:"
 IGNORE = -100  # no loss on this token
 SYSTEM = "You design film posters."
+SAMPLE = 32  # posters by which `audience` is calibrated
 PSEUDO_TITLES = 5.0  # of the average member's genres, added to what a member watched: a short history says little
 
 
@@ -82,15 +83,16 @@ class AudiencePrompt:
         posters: token ids of each candidate's question, ready for the name of a genre; the same list for the same
             artwork wherever it comes up, so that it need be read once only.
         genres: token ids of every genre's name, of as many words as tell it from the others.
-        affinity: (G,) how many times as much of each genre the member watched as the average member, > 0.
-        usual: (G,) the mean log-probability that the bare model gives each genre's name after other posters, so that
-            what it says of this one can be told from what it always says.
+        average: (G,) the share of each genre in what the average member watched, > 0.
+        affinity: (G,) how many times that is the share in what this member watched, > 0.
+        sample: token ids of posters of the training split: what a model says of these tells what it says of any.
     """
 
     posters: list[list[int]]
     genres: list[list[int]]
+    average: np.ndarray
     affinity: np.ndarray
-    usual: np.ndarray
+    sample: list[list[int]]
 
     @property
     def n_tokens(self) -> int:
@@ -136,12 +138,12 @@ class Reader:
             if not self._genres:
                 raise ValueError("the log's titles have no genres, by which audience tells members apart: use caption")
             self.genres = [self._encode(f" {name}") for name in telling_names(self._genres)]
-            self.usual = np.zeros(len(self.genres))  # of a model: see `score.usual_genres`
             train = log.split("train") if len(log.split("train").impressions) else log
             average = self._history.genre_profile(train.impressions).mean(axis=0)
             self._average = 0.99 * average + 0.01 / len(average)  # no genre has no fans at all
             arrays = train.arrays()
-            self._known_artworks = np.unique(arrays.candidates[arrays.mask])
+            known = np.unique(arrays.candidates[arrays.mask])
+            self.sample = [self._poster(k) for k in np.random.default_rng(0).permutation(known)[:SAMPLE]]
 
     def read(self, log: Log) -> list[Prompt]:
         """The prompts of a log's impressions, in their order.
@@ -166,15 +168,10 @@ class Reader:
             prompts.append(prompt)
         return prompts
 
-    def sample_posters(self, n: int) -> list[list[int]]:
-        """Token ids of n posters of the training split, the same ones every time."""
-        rng = np.random.default_rng(0)
-        return [self._poster(k) for k in rng.permutation(self._known_artworks)[:n]]
-
     def _audience_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
         n = len(watched) if profile.any() else 0  # titles without a genre say nothing
         affinity = (n * profile / self._average + PSEUDO_TITLES) / (n + PSEUDO_TITLES)
-        return AudiencePrompt([self._poster(k) for k in artworks], self.genres, affinity, self.usual)
+        return AudiencePrompt([self._poster(k) for k in artworks], self.genres, self._average, affinity, self.sample)
 
     def _caption_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
         after = self._special(f".{self._after}")

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.special
 import torch
 from tqdm import tqdm
 
@@ -15,6 +16,7 @@ from artlib import layout
 from artlib.layout import BOTH, collate_trees, poster_tree, tree
 from artlib.prompts import LABELS, AudiencePrompt, CaptionPrompt, LabelPrompt, Prompt, ReasonedPrompt, parse
 
+SHARPNESS = 0.5  # of a model's answers, which are too sure of themselves; chosen on the demo's validation plays
 NOTHING = -1e9  # score of a padded candidate: its probability is exactly 0, its gradient finite
 
 
@@ -29,24 +31,28 @@ def collate(prompts: Sequence[Prompt], rng: np.random.Generator | None = None) -
     if isinstance(prompts[0], LabelPrompt):
         sizes = [len(prompt.options) for prompt in prompts]
         return collate_labels(prompts, [rng.permutation(k) if rng else np.arange(k) for k in sizes])
-    posters, poster, affinity, mask = _posters(prompts)
+    posters, poster, mask = _posters(prompts)
     batch = collate_trees([poster_tree(ids, prompts[0].genres) for ids in posters])
-    more = {"affinity": affinity.astype(np.float32), "usual": prompts[0].usual.astype(np.float32)}
-    more |= {"poster": poster, "candidates": mask}
+    more = {"poster": poster, "surplus": _surplus(prompts).astype(np.float32), "candidates": mask}
     return batch | {key: torch.from_numpy(value) for key, value in more.items()}
 
 
-def _posters(prompts: Sequence[AudiencePrompt]) -> tuple[list, np.ndarray, np.ndarray, np.ndarray]:
-    """Each different poster once; (n, K) which of them each candidate is; (n, G) affinities; (n, K) mask."""
+def _posters(prompts: Sequence[AudiencePrompt]) -> tuple[list, np.ndarray, np.ndarray]:
+    """Each different poster once; (n, K) which of them each candidate is; (n, K) mask."""
     numbers: dict[tuple, int] = {}
     mask = np.arange(max(len(p.posters) for p in prompts)) < np.array([[len(p.posters)] for p in prompts])
     poster = np.zeros(mask.shape, dtype=np.int64)
     poster[mask] = [numbers.setdefault(tuple(ids), len(numbers)) for p in prompts for ids in p.posters]
-    return list(numbers), poster, np.stack([p.affinity for p in prompts]), mask
+    return list(numbers), poster, mask
+
+
+def _surplus(prompts: Sequence[AudiencePrompt]) -> np.ndarray:
+    """(n, G) the share of each genre in what the member watched, less its share for the average member."""
+    return np.stack([p.average * (p.affinity - 1) for p in prompts])
 
 
 def candidate_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """(n, K) scores in float32 of a batch from `collate`; `NOTHING` where padded."""
+    """(n, K) scores in float32 of a batch from `collate`, as training needs them; `NOTHING` where padded."""
     if "poster" in batch:
         return audience_scores(model, batch)
     return label_scores(model, batch) if "labels" in batch else caption_scores(model, batch)
@@ -70,8 +76,14 @@ def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def audience_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Scores of `expected_affinity`. What the model says of a poster does not depend on the member, so that one forward
-    pass of a poster does for all.
+    """score(c) = sum_g (w_g - average_g) log p(g | c): what training maximises for the artwork that was played.
+
+    w_g is the share of genre g in what the member watched. This is query likelihood (Ponte and Croft 1998), with the
+    history for a query and the poster for a document, relative to an average history. Decisions are taken by
+    `expected_affinity`; but in training, its gradient never reaches a genre that the model holds for unlikely, while
+    this one reaches all alike.
+
+    What the model says of a poster does not depend on the member, so that one forward pass of a poster does for all.
 
     Args:
         model: a causal LM, with or without adapters.
@@ -81,35 +93,30 @@ def audience_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         (n, K) scores in float32; `NOTHING` where padded.
     """
     genres = leaf_log_probabilities(model, batch, 1)[:, 0]
-    scores = expected_affinity(genres, batch["usual"], batch["poster"], batch["affinity"])
+    # Not genres[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
+    genres = genres.index_select(0, batch["poster"].flatten()).view(*batch["poster"].shape, -1)
+    scores = torch.einsum("nkg,ng->nk", genres, batch["surplus"])
     return scores.masked_fill(~batch["candidates"], NOTHING)
 
 
-def expected_affinity(
-    genres: torch.Tensor, usual: torch.Tensor, poster: torch.Tensor, affinity: torch.Tensor
-) -> torch.Tensor:
+def expected_affinity(genres: np.ndarray, usual: np.ndarray, poster: np.ndarray, affinity: np.ndarray) -> np.ndarray:
     """score(c) = log sum_g p(g | c) a_g: the member's affinity to the genre that a picture appeals to, expected.
 
-    p(g | c) is the softmax over genres of log p(g | poster c) - usual_g. Taking off what the model says on average
-    is the batch calibration of Zhou et al. (2024): without it the genres whose names are likely words win everywhere.
+    p(g | c) is the softmax over genres of SHARPNESS (log p(g | poster c) - usual_g). Taking off what the model says on
+    average is the batch calibration of Zhou et al. (2024): without it the genres whose names are likely words win
+    everywhere.
 
     Args:
         genres: (P, G) log-probability of each genre's name after each poster.
-        usual: (G,) the same on average, from `usual_genres`.
+        usual: (G,) the same, averaged over a sample of posters.
         poster: (n, K) which poster each candidate is.
         affinity: (n, G) how many times as much of each genre the member watched as the average member.
+
+    Returns:
+        (n, K) scores.
     """
-    genres = (genres - usual).log_softmax(dim=1)
-    # Not genres[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
-    genres = genres.index_select(0, poster.flatten()).view(*poster.shape, -1)
-    return torch.logsumexp(genres + affinity.log()[:, None], dim=2)
-
-
-def usual_genres(model, posters: Sequence[list[int]], genres: Sequence[list[int]]) -> np.ndarray:
-    """(G,) the mean log-probability of each genre's name after some posters, by the model without its adapters."""
-    bare = model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
-    with bare:
-        return _genre_table(model, posters, genres, 2048).mean(axis=0)
+    p = scipy.special.softmax(SHARPNESS * (genres - usual), axis=1)
+    return np.log(np.einsum("nkg,ng->nk", p[poster], affinity))
 
 
 def leaf_log_probabilities(model, batch: dict[str, torch.Tensor], n_roots: int) -> torch.Tensor:
@@ -181,7 +188,7 @@ def label_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return logits.masked_fill(~batch["candidates"], NOTHING).log_softmax(dim=1)
 
 
-def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048) -> np.ndarray:
+def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048, as_trained: bool = False) -> np.ndarray:
     """Score the candidates of many impressions.
 
     `label` prompts are asked once per cyclic rotation of the options, and the log-probabilities are averaged, so
@@ -192,6 +199,7 @@ def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048) -> np.ndar
         model: a causal LM; put into evaluation mode.
         prompts: of n impressions, all of one method.
         batch_tokens: at most so many tokens, padding included, in a forward pass (a longer prompt goes alone).
+        as_trained: for `audience`: the scores of `candidate_scores`, not those that decide.
 
     Returns:
         (n, K) float64 scores; -inf where padded.
@@ -200,10 +208,13 @@ def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048) -> np.ndar
     if isinstance(prompts[0], LabelPrompt):
         return np.nanmean(rotation_scores(model, prompts, batch_tokens), axis=1)
     if isinstance(prompts[0], AudiencePrompt):
-        posters, poster, affinity, mask = _posters(prompts)
+        posters, poster, mask = _posters(prompts)
         genres = _genre_table(model, posters, prompts[0].genres, batch_tokens)
-        scores = expected_affinity(*map(torch.from_numpy, (genres, prompts[0].usual, poster, affinity)))
-        return np.where(mask, scores.numpy(), -np.inf)
+        if as_trained:
+            return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], _surplus(prompts)), -np.inf)
+        usual = _genre_table(model, prompts[0].sample, prompts[0].genres, batch_tokens).mean(axis=0)
+        affinity = np.stack([p.affinity for p in prompts])
+        return np.where(mask, expected_affinity(genres, usual, poster, affinity), -np.inf)
     titles: dict = {}
     which = [titles.setdefault((*p.title, *sum(p.captions, [])), len(titles)) for p in prompts]
     one_each = [prompts[which.index(number)] for number in range(len(titles))]

@@ -18,7 +18,6 @@ from artlib.log import Log
 
 REASONING = "sft-reasoning"
 METHODS = (*objectives.OBJECTIVES, REASONING)
-CALIBRATION = 32  # posters that tell what the bare model says of any poster
 VERSIONED = ("torch", "transformers", "trl", "peft", "unsloth", "datasets")
 
 
@@ -124,8 +123,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
             kept beside it, in reasons.jsonl.
 
     Returns:
-        What training.json holds: settings, data, curve, temperature, seconds, tokens_per_second, versions, and for
-        `audience` usual, by which its scores are calibrated.
+        What training.json holds: settings, data, curve, temperature, seconds, tokens_per_second, versions.
     """
     folder = Path(folder)
     start = _start(log, folder, settings)
@@ -143,7 +141,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 
     started = time.time()
     language_model, tokenizer = _load(settings)
-    reader = reader_for(log, language_model, tokenizer, settings)
+    reader = reader_for(log, tokenizer, settings)
     part = (impressions if settings.all_impressions else plays)(log, "train", settings.max_examples, settings.seed)
     parts = part, plays(log, "validation", settings.max_validation, settings.seed)
     train, validation = (trainers.Examples(reader.read(rows), rows.arrays()) for rows in parts)
@@ -158,7 +156,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     if start:
         model.set_lora(language_model, start)
     if start and not _by_trl(settings):
-        train = dataclasses.replace(train, reference=score.score(language_model, train.prompts))
+        train = dataclasses.replace(train, reference=score.score(language_model, train.prompts, as_trained=True))
     if settings.method == "counterfactual" and settings.value == "dr":
         train = dataclasses.replace(train, q_hat=_predicted_rewards(train, settings.seed))
     sensitivity = _order_sensitivity(language_model, validation.prompts)
@@ -169,17 +167,17 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     before = [] if checkpoint else [{"step": 0, "eval_loss": trainer.evaluate()["eval_loss"]}]
     trainer.train(resume_from_checkpoint=checkpoint)
     language_model.save_pretrained(str(folder), selected_adapters=["default"])  # without the reference of TRL's DPO
-    temperature, sensitivity_after = _finish(language_model, tokenizer, folder, validation, settings)
+    temperature, sensitivity_after, valid = _finish(language_model, tokenizer, folder, validation, settings)
     history = trainer.state.log_history
     result = {
         **asked,
         "examples": len(train.prompts),
         "validation_examples": len(validation.prompts),
         "audit": audit,
-        "usual": reader.usual.tolist() if settings.prompt == "audience" else None,
         "teacher": taught,
         "temperature": temperature,
         "curve": before + [entry for entry in history if "loss" in entry or "eval_loss" in entry],
+        "valid_answers": valid,
         "order_sensitivity": None if sensitivity is None else [sensitivity, sensitivity_after],
         "seconds": round(time.time() - started, 1),
         "tokens_per_second": next((e["train_tokens_per_second"] for e in history if "train_runtime" in e), None),
@@ -237,38 +235,26 @@ def _order_sensitivity(language_model, questions: list) -> float | None:
     return score.order_sensitivity(score.rotation_scores(language_model.eval(), questions[:32]))
 
 
-def reader_for(
-    log: Log, language_model, tokenizer, settings: Settings, trained: str | os.PathLike | None = None
-) -> prompts.Reader:
-    """The reader that training and scoring share.
-
-    Args:
-        trained: folder of the model's adapter, or of an export, with its training.json: `audience` is calibrated as it
-            was in training; without it, by asking the bare model.
-    """
-    reader = prompts.Reader(
+def reader_for(log: Log, tokenizer, settings: Settings) -> prompts.Reader:
+    """The reader that training and scoring share."""
+    return prompts.Reader(
         log, tokenizer, settings.prompt, settings.history_tokens, settings.max_tokens, settings.n_genres,
         settings.n_recent,
     )  # fmt: skip
-    if settings.prompt == "audience":
-        kept = files.read_json(Path(trained) / "training.json") if trained else None
-        posters = reader.sample_posters(CALIBRATION)
-        reader.usual = (
-            np.array(kept["usual"]) if kept else score.usual_genres(language_model, posters, reader.genres)
-        )
-    return reader
 
 
-def scores_of(language_model, tokenizer, questions: list, settings: Settings) -> np.ndarray:
-    """(n, K) scores: of one pass, or, for `reasoned`, of the votes of written answers."""
+def scores_of(
+    language_model, tokenizer, questions: list, settings: Settings
+) -> tuple[np.ndarray, float | None]:
+    """(n, K) scores: of one pass, or, for `reasoned`, of the votes of written answers; and the ratio of valid ones."""
     if settings.prompt != "reasoned":
-        return score.score(language_model, questions)
+        return score.score(language_model, questions), None
     votes, valid = score.vote(
         language_model, tokenizer, questions, settings.samples, max_new_tokens=settings.max_new_tokens,
         seed=settings.seed,
     )  # fmt: skip
     print(f"{valid:.1%} of {settings.samples * len(questions)} answers were valid")
-    return score.vote_scores(votes, questions)
+    return score.vote_scores(votes, questions), valid
 
 
 def _with_reasons(part: Log, examples: trainers.Examples, reader: prompts.Reader, folder: Path, settings: Settings):
@@ -321,7 +307,7 @@ def _finish(language_model, tokenizer, folder: Path, validation: trainers.Exampl
     In 16 bits, other kernels may round otherwise, but by far less than what training changed.
 
     Returns:
-        The temperature, and the order sensitivity of `label`.
+        The temperature, the order sensitivity of `label`, and the ratio of valid answers of `reasoned`.
     """
     few = validation.prompts[:8]
     before = score.score(language_model, few)
@@ -333,9 +319,9 @@ def _finish(language_model, tokenizer, folder: Path, validation: trainers.Exampl
     difference, learnt = (float(np.abs(before[real] - other[real]).max()) for other in (after, untrained))
     if difference > (1e-3 if settings.dtype == "float32" else min(0.5, max(1e-3, 0.1 * learnt))):
         raise RuntimeError(f"{folder}: the adapter read back scores differently by up to {difference:.3g} nats")
-    scores = scores_of(reloaded, tokenizer, validation.prompts, settings)
+    scores, valid = scores_of(reloaded, tokenizer, validation.prompts, settings)
     temperature = fit_temperature(scores, validation.arrays.shown)
-    return temperature, _order_sensitivity(reloaded, validation.prompts)
+    return temperature, _order_sensitivity(reloaded, validation.prompts), valid
 
 
 def _show_progress_in_terminals(trainer) -> None:

@@ -181,7 +181,7 @@ def _evaluated(log: Log, name: str, folder: Path, settings: train.Settings, comp
     else:
         adapter = folder / _folder(name, settings, comparison) / settings.method
         training = train.post_train(log, adapter, settings)
-        kept = ("examples", "seconds", "tokens_per_second", "order_sensitivity", "teacher")
+        kept = ("examples", "seconds", "tokens_per_second", "order_sensitivity", "teacher", "valid_answers")
         extra = {key: training[key] for key in kept}
         extra["validation_loss"] = [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry]
         if settings.prompt != "audience" and comparison.few:

@@ -60,11 +60,12 @@ def measure(name: str, prompt: str, n: int, rounds: int) -> dict:
     log = fiction.build(n_users=400, n_titles=60, n_train=1000, n_validation=100, n_test=400)
     settings = train.Settings(base=name, prompt=prompt, dtype="float32" if name == model.TINY else "bfloat16")
     language_model, tokenizer = model.load(name, dtype=settings.dtype, max_tokens=8192)
-    reader = train.reader_for(log, language_model, tokenizer, settings)
+    reader = train.reader_for(log, tokenizer, settings)
     # Impressions of a few titles, as they come together in training and in a log's scoring.
     arrays = log.split("train").arrays()
     part = log.split("train").take(np.argsort(arrays.title, kind="stable")[:n])
     prompts, shown = reader.read(part), torch.tensor(part.arrays().shown)
+    sequences = [_plain(p) for p in prompts]
     device = next(language_model.parameters()).device
 
     def timed(function) -> float:
@@ -76,6 +77,10 @@ def measure(name: str, prompt: str, n: int, rounds: int) -> dict:
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
+    def plain_scores(rows: range, grad: bool) -> "torch.Tensor":
+        with torch.set_grad_enabled(grad):
+            return torch.stack([_plain_score(language_model, sequences[i], device) for i in rows])
+
     def learn_ours() -> None:
         for start in range(0, n, 8):
             batch = {k: v.to(device) for k, v in score.collate(prompts[start : start + 8]).items()}
@@ -84,18 +89,18 @@ def measure(name: str, prompt: str, n: int, rounds: int) -> dict:
 
     def learn_plain() -> None:
         for i in range(n):
-            scores = _plain_score(language_model, prompts[i], device)
+            scores = _plain_score(language_model, sequences[i], device)
             torch.nn.functional.cross_entropy(scores[None], shown[i : i + 1].to(device)).backward()
 
     found: dict[str, list] = {"score": [], "score_plain": [], "train": [], "train_plain": []}
-    ours = score.score(language_model, prompts)
+    ours = score.score(language_model, prompts, as_trained=True)
     with torch.no_grad():
-        theirs = _plain_score(language_model, prompts[0], device).float().cpu().numpy()
+        theirs = _plain_score(language_model, sequences[0], device).float().cpu().numpy()
     difference = float(np.abs(ours[0][np.isfinite(ours[0])] - theirs).max()) if prompt != "label" else None
     for _ in range(rounds):
         found["score"].append(timed(lambda: score.score(language_model, prompts)))
         with torch.inference_mode():
-            found["score_plain"].append(timed(lambda: [_plain_score(language_model, p, device) for p in prompts]))
+            found["score_plain"].append(timed(lambda: [_plain_score(language_model, s, device) for s in sequences]))
     language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers)
     language_model.train()
     learn_ours()
@@ -128,42 +133,36 @@ def measure(name: str, prompt: str, n: int, rounds: int) -> dict:
     }
 
 
-def _plain(prompt) -> list[tuple[list[int], list[int]]]:
-    """(prefix, continuation) of every sequence whose log-probability a score is made of, candidate by candidate."""
+def _plain(prompt) -> list[tuple[list[int], list[int], float, int]]:
+    """(prefix, continuation, weight, candidate) of every sequence that a candidate's score is a weighted sum of."""
     if hasattr(prompt, "posters"):
-        return [(poster, genre) for poster in prompt.posters for genre in prompt.genres]
+        return [(poster, genre, float(w), k) for k, poster in enumerate(prompt.posters)
+                for genre, w in zip(prompt.genres, prompt.average * (prompt.affinity - 1), strict=True)]  # fmt: skip
     if hasattr(prompt, "captions"):
-        roots = prompt.title + prompt.member, prompt.title + prompt.general
-        return [(root, caption) for caption in prompt.captions for root in roots]
+        roots = ((prompt.title + prompt.member, 1.0), (prompt.title + prompt.general, -1.0))
+        return [(root, caption, w, k) for root, w in roots for k, caption in enumerate(prompt.captions)]
     ids = prompt.ids(np.arange(len(prompt.options)))
-    return [(ids, [label]) for label in prompt.labels]
+    return [(ids, [label], 1.0, k) for k, label in enumerate(prompt.labels)]
 
 
-def _plain_score(language_model, prompt, device, batch: int = 32):
+def _plain_score(language_model, sequences: list, device, batch: int = 32):
     """(K,) scores of one impression: padded batches of whole sequences through the model's ordinary forward pass."""
     import torch
 
-    sequences, found = _plain(prompt), []
+    scores = torch.zeros(1 + max(k for *_, k in sequences), device=device)
     for start in range(0, len(sequences), batch):
         part = sequences[start : start + batch]
-        rows = [prefix + continuation for prefix, continuation in part]
+        rows = [prefix + continuation for prefix, continuation, *_ in part]
         width = max(map(len, rows))
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
         real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-        targets = [[-100] * len(p) + c + [-100] * (width - len(p) - len(c)) for p, c in part]
+        targets = [[-100] * len(p) + c + [-100] * (width - len(p) - len(c)) for p, c, *_ in part]
         labels = torch.tensor(targets, device=device)
         logits = language_model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
-        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
-        found.append(-losses.sum(dim=1))
-    log_p = torch.cat(found)
-    if hasattr(prompt, "posters"):
-        usual, affinity = (torch.tensor(v, dtype=torch.float32, device=device) for v in (prompt.usual, prompt.affinity))
-        posters = torch.arange(len(prompt.posters), device=device)[None]
-        return score.expected_affinity(log_p.view(len(prompt.posters), -1), usual, posters, affinity[None])[0]
-    if hasattr(prompt, "captions"):
-        member, general = log_p.view(-1, 2).unbind(dim=1)
-        return member - general
-    return log_p.log_softmax(dim=0)
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none").sum(dim=1)
+        weight = torch.tensor([w for *_, w, _ in part], device=device)
+        scores = scores.index_add(0, torch.tensor([k for *_, k in part], device=device), -losses * weight)
+    return scores
 
 
 def _matrix_rate(device) -> float:

@@ -142,12 +142,12 @@ def test_a_member_without_history_has_the_average_affinities(small_log, tokenize
     assert (unknown[0].affinity == 1).all()  # no preference rather than the opposite of the average
 
 
-def test_sample_posters_come_from_the_training_split(small_log, tokenizer):
+def test_the_sample_of_posters_comes_from_the_training_split(small_log, tokenizer):
     reader = prompts.Reader(small_log, tokenizer, "audience", max_tokens=100_000)
-    sample = reader.sample_posters(8)
     trained = {tuple(ids) for prompt in reader.read(small_log.split("train")) for ids in prompt.posters}
-    assert len(sample) == 8 and {tuple(ids) for ids in sample} <= trained
-    assert sample == prompts.Reader(small_log, tokenizer, "audience", max_tokens=100_000).sample_posters(8)
+    assert len(reader.sample) == prompts.SAMPLE and {tuple(ids) for ids in reader.sample} <= trained
+    again = prompts.Reader(small_log, tokenizer, "audience", max_tokens=100_000)
+    assert reader.sample == again.sample == again.read(small_log.split("test"))[0].sample
 
 
 def test_audience_needs_genres(small_log, tokenizer):

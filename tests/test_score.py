@@ -20,9 +20,7 @@ def captions(small_log, tiny):
 
 @pytest.fixture(scope="module")
 def audience(small_log, tiny):
-    reader = prompts.Reader(small_log, tiny[1], "audience", max_tokens=8192)
-    reader.usual = score.usual_genres(tiny[0], reader.sample_posters(4), reader.genres)
-    return reader.read(small_log.take(np.arange(12)))
+    return prompts.Reader(small_log, tiny[1], "audience", max_tokens=8192).read(small_log.take(np.arange(12)))
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +49,35 @@ def test_tree_scores_equal_separate_full_forward_passes(tiny, captions):
 
 def test_audience_scores_equal_separate_full_forward_passes(tiny, audience):
     language_model = tiny[0]
-    found = score.score(language_model, audience[:3])
+    trained, decisive = (score.score(language_model, audience[:3], as_trained=flag) for flag in (True, False))
+
+    def answers(posters: list) -> np.ndarray:
+        genres = audience[0].genres
+        return np.array([[log_probability(language_model, poster, genre) for genre in genres] for poster in posters])
+
+    usual = answers(audience[0].sample).mean(axis=0)
+    assert np.ptp(usual) > 0.1
     for row, prompt in enumerate(audience[:3]):
-        assert np.ptp(prompt.affinity) > 0.1 and np.ptp(prompt.usual) > 0.1
-        for k, poster in enumerate(prompt.posters):
-            logs = np.array([log_probability(language_model, poster, genre) for genre in prompt.genres])
-            p = np.exp(logs - prompt.usual)
-            assert found[row, k] == pytest.approx(np.log(p / p.sum() @ prompt.affinity), abs=1e-3)
+        assert np.ptp(prompt.affinity) > 0.1
+        for k, logs in enumerate(answers(prompt.posters)):
+            assert trained[row, k] == pytest.approx(prompt.average * (prompt.affinity - 1) @ logs, abs=1e-3)
+            p = np.exp(score.SHARPNESS * (logs - usual))
+            assert decisive[row, k] == pytest.approx(np.log(p / p.sum() @ prompt.affinity), abs=1e-3)
 
 
-def test_usual_genres_are_those_of_the_bare_model(small_log, tiny):
-    reader = prompts.Reader(small_log, tiny[1], "audience", max_tokens=8192)
-    posters = reader.sample_posters(3)
-    found = score.usual_genres(tiny[0], posters, reader.genres)
-    by_hand = [[log_probability(tiny[0], poster, genre) for genre in reader.genres] for poster in posters]
-    np.testing.assert_allclose(found, np.mean(by_hand, axis=0), atol=1e-3)
-    adapted = model.add_lora(model.load(model.TINY, dtype="float32", max_tokens=8192)[0], 4, 0)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            weight.data.add_(0.5)
-    np.testing.assert_allclose(score.usual_genres(adapted, posters, reader.genres), found, atol=1e-6)
-    assert np.abs(score._genre_table(adapted, posters, reader.genres, 2048).mean(axis=0) - found).max() > 0.01
+def test_what_the_model_says_of_every_poster_does_not_count():
+    rng = np.random.default_rng(0)
+    genres, affinity = rng.normal(size=(5, 4)), rng.lognormal(size=(3, 4))
+    poster = rng.integers(0, 5, (3, 2))
+    found = score.expected_affinity(genres, genres.mean(axis=0), poster, affinity)
+    habit = rng.normal(size=4)  # genres whose names are likely words
+    again = score.expected_affinity(genres + habit, (genres + habit).mean(axis=0), poster, affinity)
+    np.testing.assert_allclose(again, found)
+    sure = np.full((1, 4), -50.0)
+    sure[0, 2] = 50.0
+    np.testing.assert_allclose(
+        score.expected_affinity(sure, np.zeros(4), np.zeros((3, 1), int), affinity)[:, 0], np.log(affinity[:, 2])
+    )
 
 
 @pytest.mark.parametrize("kind", ["captions", "audience"])
@@ -81,7 +87,7 @@ def test_the_training_batch_scores_as_the_shared_scoring_does(tiny, kind, reques
     rows = request.getfixturevalue(kind)
     with torch.inference_mode():
         batch = score.candidate_scores(tiny[0], score.collate(rows)).numpy()
-    shared = score.score(tiny[0], rows)
+    shared = score.score(tiny[0], rows, as_trained=True)
     real = np.isfinite(shared)
     np.testing.assert_allclose(batch[real], shared[real], atol=2e-3)
     assert (batch[~real] == score.NOTHING).all()

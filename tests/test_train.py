@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from artlib import files, model, objectives, prompts, score, train, trainers
+from artlib import log as logs
 
 TINY = train.Settings(
     base=model.TINY, dtype="float32", max_examples=32, max_validation=16, epochs=1, batch_size=8, micro_batch=4,
@@ -39,6 +40,8 @@ def test_training_writes_an_adapter_that_differs_from_a_fresh_one(trained):
     assert result["examples"] == result["audit"]["prompts"]
     assert result["examples"] == (result["teacher"]["usable"] if result["teacher"] else 32)
     assert not (folder / "checkpoints").exists()
+    assert (result["valid_answers"] is None) == (result["teacher"] is None)
+    assert result["valid_answers"] is None or 0 <= result["valid_answers"] <= 1
 
 
 def test_finished_training_is_not_repeated_and_other_settings_are(trained):
@@ -54,7 +57,7 @@ def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
     found = []
     for adapter in (folder, folder, None):
         language_model, tokenizer = model.load(settings.base, adapter, settings.dtype, max_tokens=settings.max_tokens)
-        found.append(score.score(language_model, train.reader_for(log, language_model, tokenizer, settings).read(rows)))
+        found.append(score.score(language_model, train.reader_for(log, tokenizer, settings).read(rows)))
     np.testing.assert_array_equal(found[0], found[1])
     real = np.isfinite(found[0])
     assert np.abs(found[0][real] - found[2][real]).max() > 1e-4
@@ -79,8 +82,7 @@ def test_an_exported_model_scores_as_its_adapter_does(trained, tmp_path, capsys)
     found = []
     for name, adapter in ((settings.base, folder), (str(tmp_path / "merged"), None)):
         language_model, tokenizer = model.load(name, adapter, settings.dtype, max_tokens=settings.max_tokens)
-        reader = train.reader_for(log, language_model, tokenizer, settings, adapter or name)
-        found.append(score.score(language_model, reader.read(rows)))
+        found.append(score.score(language_model, train.reader_for(log, tokenizer, settings).read(rows)))
     np.testing.assert_allclose(found[0], found[1], atol=2e-3)
     assert main(["export", str(tmp_path), str(tmp_path / "no")]) == 2 and "training.json" in capsys.readouterr().err
 
@@ -89,7 +91,7 @@ def test_one_step_lowers_the_listwise_loss_on_its_own_batch(small_log):
     language_model, tokenizer = model.load(model.TINY, dtype="float32", max_tokens=8192)
     plays = train.plays(small_log, "train", 8, seed=0)
     settings = dataclasses.replace(TINY, prompt="caption")
-    batch = score.collate(train.reader_for(small_log, language_model, tokenizer, settings).read(plays))
+    batch = score.collate(train.reader_for(small_log, tokenizer, settings).read(plays))
     shown = torch.tensor(plays.arrays().shown)
     language_model = model.add_lora(language_model, 8)
     optimiser = torch.optim.SGD([p for p in language_model.parameters() if p.requires_grad], lr=0.05)
@@ -166,8 +168,7 @@ def test_dpo_begins_at_ln_2_since_its_reference_is_the_sft_adapter(small_log, re
     moved = []
     for adapter in (None, folder):
         language_model, tokenizer = model.load(settings.base, adapter, settings.dtype, max_tokens=settings.max_tokens)
-        reader = train.reader_for(small_log, language_model, tokenizer, settings)
-        moved.append(score.score(language_model, reader.read(rows)))
+        moved.append(score.score(language_model, train.reader_for(small_log, tokenizer, settings).read(rows)))
     arrays = rows.arrays()
     base, sft = (np.where(arrays.mask, scores, 0) for scores in moved)
     ratio = sft - base
@@ -206,8 +207,8 @@ def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_lo
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / method / "training.json").exists()
-    for name in ("killed", "whole"):
-        subprocess.run([*arguments, tmp_path / name / method], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*arguments, tmp_path / "killed" / method], check=True, stderr=subprocess.DEVNULL)
+    train.post_train(logs.Log.load(tmp_path / "log"), tmp_path / "whole" / method, train.Settings(**settings))
     assert json.loads((tmp_path / "killed" / method / "training.json").read_text())["resumed"]
     killed, whole = (load_file(tmp_path / name / method / "adapter_model.safetensors") for name in ("killed", "whole"))
     for name in whole:
