@@ -13,6 +13,7 @@ reported, in true value and as the log's own estimates see it. Results: figures/
 
 import argparse
 import dataclasses
+import functools
 import json
 import platform
 import time
@@ -54,7 +55,7 @@ class Comparison:
 
     def settings(self, name: str, seed: int, base: str) -> train.Settings:
         own = self.grid.get(name, {})
-        size = int(name.split()[-1]) if own or name in self.grid else self.sizes[-1]
+        size = int(name.split()[-1]) if name in self.grid else self.sizes[-1]
         checked = {"max_validation": self.checked} if own.get("prompt", "audience") != "audience" else {}
         dtype = "float32" if base == model.TINY else "bfloat16"
         return train.Settings(base=base, dtype=dtype, seed=seed, **({"max_examples": size} | checked | own))
@@ -143,6 +144,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     if results["rows"] and results["log"] != log.manifest["files"]:
         raise SystemExit(f"{record} is of another log than {folder / 'log'}: move one of them away")
     done = {(row["name"], row["seed"]) for row in results["rows"]}
+    embeddings = functools.cache(lambda: policy.caption_embeddings(log, comparison.settings("", 0, given.base)))
     for seed in given.seeds:
         for entry in ["zero-shot", *(f"text {size}" for size in comparison.sizes), *only]:
             if (entry, seed) in done:
@@ -151,7 +153,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
             started = time.perf_counter()
             row = {"name": entry, "seed": seed, "settings": comparison.grid.get(entry, {})}
             settings = comparison.settings(entry, seed, given.base)
-            row |= _evaluated(log, entry, folder / f"seed-{seed}", settings, comparison)
+            row |= _evaluated(log, entry, folder / f"seed-{seed}", settings, comparison, embeddings)
             row["seconds_in_all"] = round(time.perf_counter() - started, 1)
             row |= {"commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d")}
             results["rows"].append(row)
@@ -166,16 +168,17 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     return results
 
 
-def _evaluated(log: Log, name: str, folder: Path, settings: train.Settings, comparison: Comparison) -> dict:
+def _evaluated(
+    log: Log, name: str, folder: Path, settings: train.Settings, comparison: Comparison, embeddings: Callable
+) -> dict:
     """Train if there is something to train, choose the best candidate on both splits, and value the choices."""
     parts = {split: log.split(split) for split in ("validation", "test")}
     extra = {}
     if name.startswith("text"):
         plays = train.plays(log, "train", int(name.split()[1]), settings.seed)
         check = train.plays(log, "validation", settings.max_validation, settings.seed)
-        embeddings = policy.caption_embeddings(log, settings)
         extra["examples"] = len(plays.impressions)
-        chosen = {s: policy.text_scores(log, part, embeddings, plays, check) for s, part in parts.items()}
+        chosen = {s: policy.text_scores(log, part, embeddings(), plays, check) for s, part in parts.items()}
     elif name == "zero-shot":
         chosen = {s: policy.llm_scores(log, part, settings, None) for s, part in parts.items()}
     else:

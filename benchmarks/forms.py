@@ -1,0 +1,67 @@
+"""Ways to turn what the model says of a poster into a choice, on the validation split of a finished run.
+
+    python benchmarks/forms.py                 runs/demo, its adapter of sft; `make run` first
+
+The model is asked once for zero-shot and once with its adapter; every form uses the same answers. Results:
+figures/forms.json.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from artlib import files, model, pipeline, policy, score, train
+from artlib.log import Log
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", default="demo")
+    run = pipeline.run_folder(parser.parse_args().run, needs=["log", "adapters"])
+    adapter = run / "adapters" / "sft"
+    settings = train.Settings(**files.read_json(adapter / "training.json")["settings"])
+    log = Log.load(run / "log", validate=False)
+    part = log.split("validation")
+    usual, rows = {}, []
+    for name, folder in (("zero-shot", None), ("sft", adapter)):
+        language_model, tokenizer = model.load(settings.base, folder, settings.dtype, max_tokens=settings.max_tokens)
+        questions = train.reader_for(log, tokenizer, settings).read(part)
+        posters, poster, mask = score._posters(questions)
+        genres, usual[name] = (
+            score._genre_table(language_model.eval(), asked, questions[0].genres, 2048)
+            for asked in (posters, questions[0].sample)
+        )
+        usual[name] = usual[name].mean(axis=0)
+        affinity = np.stack([question.affinity for question in questions])
+        forms = {"linear": np.einsum("nkg,ng->nk", genres[poster], score._surplus(questions))}
+        levels = {"not calibrated": np.zeros_like(usual[name]), "bare model": usual["zero-shot"], "itself": usual[name]}
+        for level, average in levels.items():
+            forms[f"expected affinity, {level}"] = score.expected_affinity(genres, average, poster, affinity)
+        for form, scores in forms.items():
+            rows.append({"model": name, "form": form} | _judged(part, np.where(mask, scores, -np.inf)))
+            print(json.dumps(rows[-1]), flush=True)
+    files.write_json(ROOT / "figures" / "forms.json", {
+        "command": "python benchmarks/forms.py", "commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d"),
+        "sharpness": score.SHARPNESS, "rows": rows,
+    })  # fmt: skip
+
+
+def _judged(part: Log, scores: np.ndarray) -> dict:
+    """The gap closed by the best candidates, and the cross-entropy of the plays at the temperature that suits them."""
+    arrays, truth = part.arrays(), part.expected_reward()
+    plays = np.flatnonzero(arrays.reward > 0)
+    temperature = train.fit_temperature(scores[plays], arrays.shown[plays])
+    chosen = score.probabilities(scores[plays], temperature)[np.arange(len(plays)), arrays.shown[plays]]
+    shown = policy.greedy(scores), arrays.production, policy.oracle(part)
+    value, production, best = (float((p * truth).sum(axis=1).mean()) for p in shown)
+    return {"impressions": len(arrays), "plays": len(plays), "gap_closed": (value - production) / (best - production),
+            "loss": float(-np.log(chosen).mean()), "temperature": temperature}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
