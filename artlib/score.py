@@ -31,13 +31,13 @@ def collate(prompts: Sequence[Prompt], rng: np.random.Generator | None = None) -
     if isinstance(prompts[0], LabelPrompt):
         sizes = [len(prompt.options) for prompt in prompts]
         return collate_labels(prompts, [rng.permutation(k) if rng else np.arange(k) for k in sizes])
-    posters, poster, mask = _posters(prompts)
+    posters, poster, mask = different_posters(prompts)
     batch = collate_trees([poster_tree(ids, prompts[0].genres) for ids in posters])
-    more = {"poster": poster, "surplus": _surplus(prompts).astype(np.float32), "candidates": mask}
+    more = {"poster": poster, "surplus": surplus(prompts).astype(np.float32), "candidates": mask}
     return batch | {key: torch.from_numpy(value) for key, value in more.items()}
 
 
-def _posters(prompts: Sequence[AudiencePrompt]) -> tuple[list, np.ndarray, np.ndarray]:
+def different_posters(prompts: Sequence[AudiencePrompt]) -> tuple[list, np.ndarray, np.ndarray]:
     """Each different poster once; (n, K) which of them each candidate is; (n, K) mask."""
     numbers: dict[tuple, int] = {}
     mask = np.arange(max(len(p.posters) for p in prompts)) < np.array([[len(p.posters)] for p in prompts])
@@ -46,7 +46,7 @@ def _posters(prompts: Sequence[AudiencePrompt]) -> tuple[list, np.ndarray, np.nd
     return list(numbers), poster, mask
 
 
-def _surplus(prompts: Sequence[AudiencePrompt]) -> np.ndarray:
+def surplus(prompts: Sequence[AudiencePrompt]) -> np.ndarray:
     """(n, G) the share of each genre in what the member watched, less its share for the average member."""
     return np.stack([p.average * (p.affinity - 1) for p in prompts])
 
@@ -208,11 +208,11 @@ def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048, as_trained
     if isinstance(prompts[0], LabelPrompt):
         return np.nanmean(rotation_scores(model, prompts, batch_tokens), axis=1)
     if isinstance(prompts[0], AudiencePrompt):
-        posters, poster, mask = _posters(prompts)
-        genres = _genre_table(model, posters, prompts[0].genres, batch_tokens)
+        posters, poster, mask = different_posters(prompts)
+        genres = genre_table(model, posters, prompts[0].genres, batch_tokens)
         if as_trained:
-            return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], _surplus(prompts)), -np.inf)
-        usual = _genre_table(model, prompts[0].sample, prompts[0].genres, batch_tokens).mean(axis=0)
+            return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], surplus(prompts)), -np.inf)
+        usual = genre_table(model, prompts[0].sample, prompts[0].genres, batch_tokens).mean(axis=0)
         affinity = np.stack([p.affinity for p in prompts])
         return np.where(mask, expected_affinity(genres, usual, poster, affinity), -np.inf)
     titles: dict = {}
@@ -305,7 +305,7 @@ def vote_scores(votes: np.ndarray, prompts: Sequence[ReasonedPrompt]) -> np.ndar
     return np.where(np.arange(votes.shape[1]) < counts, np.log(share), -np.inf)
 
 
-def _genre_table(model, posters: Sequence, genres: Sequence[list[int]], batch_tokens: int) -> np.ndarray:
+def genre_table(model, posters: Sequence, genres: Sequence[list[int]], batch_tokens: int) -> np.ndarray:
     """(P, G) log-probability of each genre's name after each poster."""
     trees = [functools.partial(poster_tree, ids, genres) for ids in posters]
     lengths = [len(ids) + sum(map(len, genres)) for ids in posters]

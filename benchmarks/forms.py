@@ -31,14 +31,14 @@ def main() -> None:
     for name, folder in (("zero-shot", None), ("sft", adapter)):
         language_model, tokenizer = model.load(settings.base, folder, settings.dtype, max_tokens=settings.max_tokens)
         questions = train.reader_for(log, tokenizer, settings).read(part)
-        posters, poster, mask = score._posters(questions)
+        posters, poster, mask = score.different_posters(questions)
         genres, usual[name] = (
-            score._genre_table(language_model.eval(), asked, questions[0].genres, 2048)
+            score.genre_table(language_model.eval(), asked, questions[0].genres, 2048)
             for asked in (posters, questions[0].sample)
         )
         usual[name] = usual[name].mean(axis=0)
         affinity = np.stack([question.affinity for question in questions])
-        forms = {"linear": np.einsum("nkg,ng->nk", genres[poster], score._surplus(questions))}
+        forms = {"linear": np.einsum("nkg,ng->nk", genres[poster], score.surplus(questions))}
         levels = {"not calibrated": np.zeros_like(usual[name]), "bare model": usual["zero-shot"], "itself": usual[name]}
         for level, average in levels.items():
             forms[f"expected affinity, {level}"] = score.expected_affinity(genres, average, poster, affinity)
