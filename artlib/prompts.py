@@ -84,7 +84,7 @@ class AudiencePrompt:
             artwork wherever it comes up, so that it need be read once only.
         genres: token ids of every genre's name, of as many words as tell it from the others.
         average: (G,) the share of each genre in what the average member watched, > 0.
-        affinity: (G,) how many times that is the share in what this member watched, > 0.
+        affinity: (G,) how many times that is the share in what this member watched, shrunk by `PSEUDO_TITLES`, > 0.
         sample: token ids of posters of the training split: what a model says of these tells what it says of any.
     """
 

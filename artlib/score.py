@@ -78,10 +78,10 @@ def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def audience_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """score(c) = sum_g (w_g - average_g) log p(g | c): what training maximises for the artwork that was played.
 
-    w_g is the share of genre g in what the member watched. This is query likelihood (Ponte and Croft 1998), with the
-    history for a query and the poster for a document, relative to an average history. Decisions are taken by
-    `expected_affinity`; but in training, its gradient never reaches a genre that the model holds for unlikely, while
-    this one reaches all alike.
+    w_g is the share of genre g in what the member watched, shrunk as in `AudiencePrompt`. This is query likelihood
+    (Ponte and Croft 1998), with the history for a query and the poster for a document, relative to an average history.
+    Decisions are taken by `expected_affinity`; but its gradient hardly reaches a genre that the model holds for
+    unlikely, while this one reaches all alike.
 
     What the model says of a poster does not depend on the member, so that one forward pass of a poster does for all.
 
