@@ -1,6 +1,7 @@
 """Trainers, set up: one for every objective over candidates' scores, and TRL's own for letters."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def arguments(folder: Path, settings, n_items: int) -> dict:
         settings: `train.Settings`.
         n_items: in an epoch.
     """
-    steps = max(1, n_items // settings.batch_size) * settings.epochs
+    steps = math.ceil(n_items / settings.batch_size) * settings.epochs
     return {
         "output_dir": str(folder / "checkpoints"),
         "num_train_epochs": settings.epochs,
@@ -62,7 +63,7 @@ def arguments(folder: Path, settings, n_items: int) -> dict:
         "optim": "adamw_torch",
         "logging_steps": max(1, steps // 40),
         "eval_strategy": "steps",
-        "eval_steps": max(1, steps // 2),
+        "eval_steps": math.ceil(steps / 2),  # the last step is always evaluated, too: a third time if rounded down
         "save_strategy": "steps",
         "save_steps": settings.save_steps,
         "save_total_limit": 2,

@@ -93,9 +93,10 @@ WORLDS = {
         sizes=(800, 3000), few=300, checked=120,
         grid={
             "sft 800": {},
-            "sft-ips 800": {"method": "sft-ips"},
-            "dpo 800": DPO,
-            "counterfactual 4000": COUNTERFACTUAL,
+            "sft 3000": {},
+            "sft-ips 3000": {"method": "sft-ips"},
+            "dpo 3000": DPO,
+            "counterfactual 8000": COUNTERFACTUAL,
             "caption sft 800": CAPTION,
         },
     ),
