@@ -45,6 +45,7 @@ class Comparison:
         grid: name -> settings that differ from the defaults; the last word of a name is `max_examples`.
         few: test impressions for prompts that take long (one pass a rotation, or written answers); 0 for all.
         checked: validation plays for those prompts.
+        validated: validation impressions on which choices are valued; 0 for all.
     """
 
     build: Callable[[str], Log]
@@ -52,6 +53,7 @@ class Comparison:
     grid: dict[str, dict]
     few: int = 0
     checked: int = 500
+    validated: int = 0
 
     def settings(self, name: str, seed: int, base: str) -> train.Settings:
         own = self.grid.get(name, {})
@@ -90,7 +92,7 @@ WORLDS = {
     ),
     "movielens": Comparison(
         lambda data: movielens.build(data, n_train=20_000, n_validation=3000, n_test=2000),
-        sizes=(800, 3000), few=300, checked=120,
+        sizes=(800, 3000), few=300, checked=120, validated=500,
         grid={
             "sft 800": {},
             "sft 3000": {},
@@ -174,6 +176,8 @@ def _evaluated(
 ) -> dict:
     """Train if there is something to train, choose the best candidate on both splits, and value the choices."""
     parts = {split: log.split(split) for split in ("validation", "test")}
+    if comparison.validated:
+        parts["validation"] = _some(parts["validation"], comparison.validated)
     extra = {}
     if name.startswith("text"):
         plays = train.plays(log, "train", int(name.split()[1]), settings.seed)
@@ -189,13 +193,16 @@ def _evaluated(
         extra = {key: training[key] for key in kept}
         extra["validation_loss"] = [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry]
         if settings.prompt != "audience" and comparison.few:
-            few = np.random.default_rng(0).permutation(len(parts["test"].impressions))[: comparison.few]
-            parts = {"test": parts["test"].take(few)}
+            parts = {"test": _some(parts["test"], comparison.few)}
         chosen = {split: policy.llm_scores(log, part, settings, adapter) for split, part in parts.items()}
     policies = {split: policy.greedy(scores) for split, scores in chosen.items()}
     if name == f"text {comparison.sizes[-1]}":
         policy.save(folder / "policies", "text", parts["test"], policies["test"])
     return extra | {split: _value(log, parts[split], policies[split], folder) for split in parts}
+
+
+def _some(part: Log, most: int) -> Log:
+    return part.take(np.random.default_rng(0).permutation(len(part.impressions))[:most])
 
 
 def _folder(name: str, settings: train.Settings, comparison: Comparison) -> str:
