@@ -4,14 +4,15 @@
     python benchmarks/speed.py --model tiny --impressions 8 a try in seconds
     python benchmarks/speed.py --shape llama-8b             random weights in the shape of Llama 3.1 8B: needs a GPU
 
-The alternative is plain transformers (and PEFT): the same posters and genres as separate padded sequences, without
-shared prefixes, asked once for every impression. Both see the same impressions in one run, alternating; medians of the
-rounds. Results: figures/speed.json, by device.
+There are two alternatives. Plain transformers and PEFT: the same posters and genres as separate padded sequences,
+without shared prefixes, asked once for every impression. Unsloth and TRL as they come: SFTTrainer with its own
+defaults and Unsloth's, on the multiple-choice question of the same impressions, whatever the prompt. All see the same
+impressions in one run, alternating; medians of the rounds. Results: figures/speed.json, by model and prompt.
 """
 
 import argparse
+import dataclasses
 import json
-import platform
 import resource
 import sys
 import tempfile
@@ -21,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from artlib import files, model, pipeline, score, train
+from artlib.log import Log
 from artlib.worlds import fiction
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORD = ROOT / "figures" / "speed.json"
 SHAPES = {  # of configurations, by their published numbers
     "llama-1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
                  "num_key_value_heads": 8, "head_dim": 64},
@@ -35,31 +36,42 @@ SHAPES = {  # of configurations, by their published numbers
 }  # fmt: skip
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
+    """Measure, and add what was found to `root`/figures/speed.json.
+
+    Args:
+        arguments: of the command line.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=model.EMBEDDED)
     parser.add_argument("--shape", choices=list(SHAPES), help="instead: random weights in this shape")
     parser.add_argument("--prompt", choices=("audience", "caption", "label"), default="audience")
     parser.add_argument("--impressions", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        name = _random_model(arguments.shape, folder) if arguments.shape else arguments.model
-        results = measure(name, arguments.prompt, arguments.impressions, arguments.rounds)
-    results["command"] = " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]])
-    results |= {"commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d"), "python": platform.python_version()}
+        name = _random_model(given.shape, folder) if given.shape else given.model
+        settings = train.Settings(base=name, prompt=given.prompt, max_tokens=8192)
+        if given.shape:
+            settings = dataclasses.replace(settings, lora_layers=0)
+        if name == model.TINY:
+            settings = dataclasses.replace(settings, dtype="float32")
+        results = measure(settings, given.impressions, given.rounds)
+    command = ["python", "benchmarks/speed.py", *(sys.argv[1:] if arguments is None else arguments)]
+    results |= {"command": " ".join(command), "commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d")}
     print(json.dumps(results, indent=2))
-    record = files.read_json(RECORD) or {}
-    files.write_json(RECORD, record | {f"{arguments.shape or arguments.model}, {arguments.prompt}": results})
+    record = root / "figures" / "speed.json"
+    key = f"{given.shape or given.model}, {given.prompt}"
+    files.write_json(record, (files.read_json(record) or {}) | {key: results})
+    return results
 
 
-def measure(name: str, prompt: str, n: int, rounds: int) -> dict:
-    """Seconds for scoring n impressions and for a training pass over them; ours, the alternative's, and ratios."""
+def measure(settings: train.Settings, n: int, rounds: int) -> dict:
+    """Speed of scoring n impressions and of a training pass over them, and how many times the alternatives' it is."""
     import torch
 
     log = fiction.build(n_users=400, n_titles=60, n_train=1000, n_validation=100, n_test=400)
-    settings = train.Settings(base=name, prompt=prompt, dtype="float32" if name == model.TINY else "bfloat16")
-    language_model, tokenizer = model.load(name, dtype=settings.dtype, max_tokens=8192)
+    language_model, tokenizer = model.load(settings.base, dtype=settings.dtype, max_tokens=settings.max_tokens)
     reader = train.reader_for(log, tokenizer, settings)
     # Impressions of a few titles, as they come together in training and in a log's scoring.
     arrays = log.split("train").arrays()
@@ -86,31 +98,45 @@ def measure(name: str, prompt: str, n: int, rounds: int) -> dict:
             batch = {k: v.to(device) for k, v in score.collate(prompts[start : start + 8]).items()}
             scores = score.candidate_scores(language_model, batch)
             torch.nn.functional.cross_entropy(scores, shown[start : start + 8].to(device)).backward()
+            step()
 
     def learn_plain() -> None:
         for i in range(n):
             scores = _plain_score(language_model, sequences[i], device)
             torch.nn.functional.cross_entropy(scores[None], shown[i : i + 1].to(device)).backward()
+            if i % 8 == 7 or i == n - 1:
+                step()
 
-    found: dict[str, list] = {"score": [], "score_plain": [], "train": [], "train_plain": []}
+    def step() -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    found: dict[str, list] = {name: [] for name in ("score", "score_plain", "train", "train_plain", "train_trl")}
     ours = score.score(language_model, prompts, as_trained=True)
     with torch.no_grad():
         theirs = _plain_score(language_model, sequences[0], device).float().cpu().numpy()
-    difference = float(np.abs(ours[0][np.isfinite(ours[0])] - theirs).max()) if prompt != "label" else None
+    difference = float(np.abs(ours[0][np.isfinite(ours[0])] - theirs).max()) if settings.prompt != "label" else None
     for _ in range(rounds):
         found["score"].append(timed(lambda: score.score(language_model, prompts)))
         with torch.inference_mode():
             found["score_plain"].append(timed(lambda: [_plain_score(language_model, s, device) for s in sequences]))
     language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers)
     language_model.train()
+    optimizer = torch.optim.AdamW([p for p in language_model.parameters() if p.requires_grad], lr=1e-5)
     learn_ours()
-    for _ in range(rounds):
-        found["train"].append(timed(learn_ours))
-        found["train_plain"].append(timed(learn_plain))
+    with tempfile.TemporaryDirectory() as folder:
+        trl = _trl_trainer(log, part, settings, folder)
+        trl.train()
+        for _ in range(rounds):
+            found["train"].append(timed(learn_ours))
+            found["train_plain"].append(timed(learn_plain))
+            with model.quiet():
+                found["train_trl"].append(timed(trl.train))
     median = {key: float(np.median(values)) for key, values in found.items()}
     tokens = sum(score.collate(prompts[s : s + 8])["input_ids"].numel() for s in range(0, n, 8))
     rate = _matrix_rate(device)
-    own = (p.numel() for name, p in language_model.named_parameters() if "lora_" not in name and "embed" not in name)
+    ends = "lora_", "embed", "lm_head"  # the head reads few tokens: left out, so that utilisation is a lower bound
+    own = (p.numel() for name, p in language_model.named_parameters() if not any(end in name for end in ends))
     depth = language_model.config.num_hidden_layers
     adapted = (settings.lora_layers or depth) / depth
     # Forward through all layers, backward through the adapted ones (activations only: the weights are frozen).
@@ -126,6 +152,8 @@ def measure(name: str, prompt: str, n: int, rounds: int) -> dict:
         "scoring_ratio_to_plain": round(float(np.median(np.divide(found["score_plain"], found["score"]))), 1),
         "trained_per_second": round(n / median["train"], 2),
         "training_ratio_to_plain": round(float(np.median(np.divide(found["train_plain"], found["train"]))), 1),
+        "training_ratio_to_trl": round(float(np.median(np.divide(found["train_trl"], found["train"]))), 2),
+        "hours_for_110000": round(110_000 * median["train"] / n / 3600, 2),
         "training_tokens_per_second": round(tokens / median["train"]),
         "matrix_teraflops": round(rate / 1e12, 2),
         "training_utilisation": round(flops / median["train"] / rate, 3),
@@ -163,6 +191,30 @@ def _plain_score(language_model, sequences: list, device, batch: int = 32):
         weight = torch.tensor([w for *_, w, _ in part], device=device)
         scores = scores.index_add(0, torch.tensor([k for *_, k in part], device=device), -losses * weight)
     return scores
+
+
+def _trl_trainer(log: Log, part: Log, settings: train.Settings, folder: str):
+    """Unsloth's and TRL's defaults on text: the multiple-choice question, and the letter of what was shown."""
+    unsloth = model.import_unsloth()
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    language_model, tokenizer = model.load(settings.base, dtype=settings.dtype, max_tokens=settings.max_tokens)
+    reader = train.reader_for(log, tokenizer, dataclasses.replace(settings, prompt="label"))
+    questions = reader.read(part)
+    letters = [[question.labels[shown]] for question, shown in zip(questions, part.arrays().shown, strict=True)]
+    text = {
+        "prompt": [tokenizer.decode(question.ids(np.arange(len(question.options)))) for question in questions],
+        "completion": [tokenizer.decode(letter) for letter in letters],
+    }
+    with model.quiet():
+        return SFTTrainer(
+            model=unsloth.FastLanguageModel.get_peft_model(language_model, r=settings.lora_rank),
+            processing_class=tokenizer,
+            args=SFTConfig(folder, num_train_epochs=1, max_length=settings.max_tokens, save_strategy="no",
+                           report_to="none", disable_tqdm=True),
+            train_dataset=Dataset.from_dict(text),
+        )  # fmt: skip
 
 
 def _matrix_rate(device) -> float:

@@ -1,4 +1,4 @@
-"""The comparison of methods, on the tiny world and model: that it runs, goes on, and reports what it says."""
+"""The benchmarks, on the tiny world and model: that they run, go on, and report what they say."""
 
 import importlib.util
 import json
@@ -13,11 +13,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def methods():
-    spec = importlib.util.spec_from_file_location("methods", ROOT / "benchmarks" / "methods.py")
-    module = sys.modules["methods"] = importlib.util.module_from_spec(spec)  # where its dataclass looks for itself
-    spec.loader.exec_module(module)
-    yield module
+    yield load("methods")
     del sys.modules["methods"]
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where a dataclass looks for itself
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +73,11 @@ def test_results_of_another_log_are_not_continued(methods, compared, tmp_path):
     (tmp_path / "figures" / "methods-tiny-tiny.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit, match="is of another log"):
         methods.main(["--world", "tiny", "--base", "tiny"], tmp_path)
+
+
+def test_speed_is_measured_beside_both_alternatives(tmp_path):
+    found = load("speed").main(["--model", "tiny", "--impressions", "3", "--rounds", "1"], tmp_path)
+    assert found["difference_of_scores"] < 1e-3  # what is compared computes the same
+    ratios = "scoring_ratio_to_plain", "training_ratio_to_plain", "training_ratio_to_trl"
+    assert min(found[name] for name in (*ratios, "hours_for_110000")) > 0
+    assert json.loads((tmp_path / "figures" / "speed.json").read_text()) == {"tiny, audience": found}
