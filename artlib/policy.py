@@ -104,8 +104,9 @@ def caption_embeddings(log: Log, settings: train.Settings) -> np.ndarray:
 def text_scores(log: Log, impressions: Log, embeddings: np.ndarray, plays: Log, validation: Log) -> np.ndarray:
     """The strongest reader of captions without an LLM's forward pass per decision: a bilinear conditional logit.
 
-    score(u, c) = (1, g_u)' W e_c, with g_u the member's genre profile and e_c the caption's embedding; W maximises
-    the likelihood of the played artwork among the candidates, less an L2 penalty chosen on the validation plays.
+    score(u, c) = (1, g_u)' W e_c, with g_u the member's genre profile, less its mean over `plays`, and e_c the
+    caption's embedding; W maximises the likelihood of the played artwork among the candidates, less an L2 penalty
+    chosen on the validation plays.
 
     Args:
         embeddings: (A, d).
@@ -115,10 +116,11 @@ def text_scores(log: Log, impressions: Log, embeddings: np.ndarray, plays: Log, 
         (n, K) scores; -inf where padded.
     """
     history = History(log.titles, log.histories)
+    average = history.genre_profile(plays.impressions).mean(axis=0)
 
     def inputs(part: Log) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         arrays, profile = part.arrays(), history.genre_profile(part.impressions)
-        member = np.hstack([np.ones((len(profile), 1)), 5 * (profile - profile.mean(axis=0))])
+        member = np.hstack([np.ones((len(profile), 1)), 5 * (profile - average)])
         return member, embeddings[np.maximum(arrays.candidates, 0)], arrays.mask
 
     fit_inputs, check_inputs = inputs(plays), inputs(validation)

@@ -92,9 +92,13 @@ def test_the_text_baseline_learns_which_caption_suits_which_genre(small_log):
     assert (embeddings.sum(axis=1) == 1).all()
     test = small_log.split("test")
     plays, check = (train.plays(small_log, split, None, 0) for split in ("train", "validation"))
-    found = policy.greedy(policy.text_scores(small_log, test, 5 * embeddings, plays, check))
+    scores = policy.text_scores(small_log, test, 5 * embeddings, plays, check)
     q = test.expected_reward()
-    assert (found * q).sum(axis=1).mean() > (policy.uniform(test) * q).sum(axis=1).mean()
+    assert (policy.greedy(scores) * q).sum(axis=1).mean() > (policy.uniform(test) * q).sum(axis=1).mean()
+    # What it says of an impression must not hang on which others it is asked about.
+    some = np.array([3, 1, 8])
+    again = policy.text_scores(small_log, test.take(some), 5 * embeddings, plays, check)
+    np.testing.assert_allclose(again, scores[some, : again.shape[1]], atol=1e-9)
 
 
 def test_evaluation_recomputes_by_hand(small_log, answered):
