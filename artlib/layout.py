@@ -40,7 +40,7 @@ class Tree:
 
 def tree(prompt: CaptionPrompt, roots: Sequence[str] = BOTH) -> Tree:
     """Every caption as a leaf, once for each root: "general", "member" or both."""
-    return _lay_out(prompt.title, [getattr(prompt, name) for name in roots], prompt.captions)
+    return _lay_out(prompt.trunk, [getattr(prompt, name) for name in roots], prompt.captions)
 
 
 def poster_tree(poster: list[int], genres: list[list[int]]) -> Tree:

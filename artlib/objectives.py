@@ -115,6 +115,8 @@ def counterfactual(d: Decisions, h: Hyperparameters) -> torch.Tensor:
         ips    v r                      (clipped inverse propensities; Bottou et al. 2013)
         snips  v (r - mean r)           (the gradient of SNIPS at the log's own value; Joachims et al. 2018, BanditNet)
         dr     sum_c pi(c) q(c) + v (r - q(a))
+    (clipping also caps what an ignored impression costs, where the policy shows more than `clip` times as often what
+    production hardly ever showed; the divergence has to hold it back there),
     and the loss is - value + beta KL(pi || pi_ref) + variance sd(value) (the last over the batch, as in POEM,
     Swaminathan and Joachims 2015). Plays and ignored impressions teach alike.
     """

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,7 +200,8 @@ def compute(
     log: Log, folder: str | os.PathLike, settings: train.Settings, adapters: dict[str, Path], most: int = 0,
     deterministic: bool = True, report: Callable[[str], None] = print,
 ) -> Log:  # fmt: skip
-    """Ask every policy about the test split and write its answers; those already written for the same are kept.
+    """Ask every policy about the test split and write its answers; those written for the same by the same code are
+    kept.
 
     Args:
         folder: `policies/` of a run.
@@ -219,6 +221,7 @@ def compute(
     validation = train.plays(log, "validation", settings.max_validation, settings.seed)
     asked = files.read_json(folder / "asked.json") or {}
     common = {"log": log.manifest.get("files"), "most": most, "deterministic": deterministic}
+    common["code"] = [train.code(), files.code_sha256(sys.modules[__name__])]
     common["validation"] = [settings.max_validation, settings.seed]
 
     def learned(name: str, key: dict, make: Callable[[Log], np.ndarray]) -> None:

@@ -25,11 +25,13 @@ PSEUDO_TITLES = 5.0  # of the average member's genres, added to what a member wa
 class CaptionPrompt:
     """One impression as the `caption` method reads it: a tree whose leaves are the candidates' captions.
 
-    title -> general -> caption 1 .. K      what the picture shows, whoever looks
+    trunk -> general -> caption 1 .. K      what a poster shows, whoever looks
           -> member  -> caption 1 .. K      what it shows if it is chosen for this member
+
+    The title is not in it: all candidates are of the same title, and plainer prompts suited the embedded model better.
     """
 
-    title: list[int]
+    trunk: list[int]
     general: list[int]
     member: list[int]
     captions: list[list[int]]
@@ -38,7 +40,7 @@ class CaptionPrompt:
     def n_tokens(self) -> int:
         """The length of the flattened tree."""
         captions = sum(map(len, self.captions))
-        return len(self.title) + len(self.general) + len(self.member) + 2 * captions
+        return len(self.trunk) + len(self.general) + len(self.member) + 2 * captions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Reader:
     def _caption_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
         after = self._special(f".{self._after}")
         return CaptionPrompt(
-            title=self._special(f"{self._before}Describe a poster of a film"),
+            trunk=self._special(f"{self._before}Describe a poster of a film"),
             general=after,
             member=self._member(profile, watched) + after,
             captions=[self._caption(k) for k in artworks],
@@ -260,7 +262,7 @@ def decode(prompt: Prompt, tokenizer) -> str:
     if isinstance(prompt, LabelPrompt):
         return tokenizer.decode(prompt.ids(np.arange(len(prompt.options))))
     if isinstance(prompt, CaptionPrompt):
-        return tokenizer.decode(prompt.title + prompt.member + prompt.captions[0])
+        return tokenizer.decode(prompt.trunk + prompt.member + prompt.captions[0])
     order = np.argsort(-prompt.affinity, kind="stable")
     names = [f"{tokenizer.decode(prompt.genres[g])} (x{prompt.affinity[g]:.1f})" for g in order]
     shown = [*names[:3], " ...", *names[-2:]] if len(names) > 5 else names

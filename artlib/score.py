@@ -59,7 +59,7 @@ def candidate_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """score(c) = log p(c | film, member) - log p(c | film), in nats, summed over the caption's tokens.
+    """score(c) = log p(c | member) - log p(c), in nats, summed over the caption's tokens.
 
     The difference is the pointwise mutual information of caption and member: a caption that is likely for everybody,
     because it is short or plain, gains nothing by it.
@@ -215,13 +215,13 @@ def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048, as_trained
         usual = genre_table(model, prompts[0].sample, prompts[0].genres, batch_tokens).mean(axis=0)
         affinity = np.stack([p.affinity for p in prompts])
         return np.where(mask, expected_affinity(genres, usual, poster, affinity), -np.inf)
-    titles: dict = {}
-    which = [titles.setdefault((*p.title, *sum(p.captions, [])), len(titles)) for p in prompts]
-    one_each = [prompts[which.index(number)] for number in range(len(titles))]
+    sets: dict = {}
+    which = [sets.setdefault((*p.trunk, *sum(p.captions, [])), len(sets)) for p in prompts]
+    one_each = [prompts[which.index(number)] for number in range(len(sets))]
     general, member = (
         _leaf_table(
             model, [functools.partial(tree, p, (root,)) for p in part],
-            [len(p.title) + len(getattr(p, root)) + sum(map(len, p.captions)) for p in part],
+            [len(p.trunk) + len(getattr(p, root)) + sum(map(len, p.captions)) for p in part],
             max(len(p.captions) for p in prompts), batch_tokens, what,
         )
         for part, root, what in ((one_each, "general", "captions"), (prompts, "member", "members"))

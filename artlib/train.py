@@ -7,13 +7,15 @@ last whole one when it was killed.
 import dataclasses
 import importlib.metadata
 import os
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import scipy.optimize
 
-from artlib import files, model, objectives, ope, prompts, score, teacher, trainers
+from artlib import files, layout, model, objectives, ope, prompts, score, teacher, trainers
+from artlib import log as logs
 from artlib.log import Log
 
 REASONING = "sft-reasoning"
@@ -112,30 +114,32 @@ def _shuffled(part: Log, split: str, played: bool, most: int | None, seed: int) 
 
 
 def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
-    """Train an adapter, or return at once when `folder` already holds the one asked for.
+    """Train an adapter, or return at once when `folder` already holds the one asked for, of the same code.
 
     A method that refines sft begins from the adapter in the folder `sft` beside `folder`, and trains that first if it
     is not there.
 
     Args:
         log: with train and validation splits.
-        folder: gets the PEFT adapter, training.json and, until it is finished, checkpoints/. A teacher's answers are
-            kept beside it, in reasons.jsonl.
+        folder: gets the PEFT adapter, training.json and, until it is finished, what a killed training needs. A
+            teacher's answers are kept beside it, in reasons.jsonl.
 
     Returns:
-        What training.json holds: settings, data, curve, temperature, seconds, tokens_per_second, versions.
+        What training.json holds: settings, data, code, curve, temperature, seconds, tokens_per_second, versions;
+        `seconds` is that of the last process, if it went on from another's checkpoint (`resumed`).
     """
     folder = Path(folder)
     start = _start(log, folder, settings)
     asked = {
         "settings": dataclasses.asdict(settings),
         "data": log.manifest.get("files"),
+        "code": code(),
         "start": files.sha256(start / "adapter_model.safetensors") if start else None,
     }
     finished = files.read_json(folder / "training.json")
     if finished and all(finished.get(key) == value for key, value in asked.items()):
         return finished
-    if files.read_json(folder / "asked.json") != asked:  # checkpoints of other settings or data are of no use
+    if files.read_json(folder / "asked.json") != asked:  # checkpoints of other settings, data or code are of no use
         files.discard(folder)
         files.write_json(folder / "asked.json", asked)
 
@@ -164,7 +168,10 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     checkpoint = last_checkpoint(folder / "checkpoints")
     _show_progress_in_terminals(trainer)
     # train() forgets what was logged before it, and the first validation loss is what the last is compared with.
-    before = [] if checkpoint else [{"step": 0, "eval_loss": trainer.evaluate()["eval_loss"]}]
+    before = files.read_json(folder / "before.json") if checkpoint else None
+    if before is None:
+        before = {"step": 0, "eval_loss": trainer.evaluate()["eval_loss"]}
+        files.write_json(folder / "before.json", before)
     trainer.train(resume_from_checkpoint=checkpoint)
     language_model.save_pretrained(str(folder), selected_adapters=["default"])  # without the reference of TRL's DPO
     temperature, sensitivity_after, valid = _finish(language_model, tokenizer, folder, validation, settings)
@@ -176,7 +183,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
         "audit": audit,
         "teacher": taught,
         "temperature": temperature,
-        "curve": before + [entry for entry in history if "loss" in entry or "eval_loss" in entry],
+        "curve": [before] + [entry for entry in history if "loss" in entry or "eval_loss" in entry],
         "valid_answers": valid,
         "order_sensitivity": None if sensitivity is None else [sensitivity, sensitivity_after],
         "seconds": round(time.time() - started, 1),
@@ -185,12 +192,31 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
     }
     files.write_json(folder / "training.json", result)
-    files.discard(folder / "checkpoints")
+    for left in ("checkpoints", "before.json"):
+        files.discard(folder / left)
     return files.read_json(folder / "training.json")
 
 
+def code() -> str:
+    """What training does, so that adapters and answers of other code are not taken for today's."""
+    return files.code_sha256(logs, prompts, layout, model, score, objectives, trainers, teacher, sys.modules[__name__])
+
+
+def adapters(folder: str | os.PathLike, log: Log) -> dict[str, Path]:
+    """The finished adapters of a run that were trained on this log: "llm-METHOD" -> folder. Names those left out: to
+    an adapter of another log, this one's test split may be what it learnt from."""
+    found = {}
+    for path in sorted(Path(folder).glob("*/training.json")):
+        if files.read_json(path)["data"] == log.manifest.get("files"):
+            found[f"llm-{path.parent.name}"] = path.parent
+        else:
+            print(f"{path.parent} is left out: it was trained on another log")
+    return found
+
+
 def _start(log: Log, folder: Path, settings: Settings) -> Path | None:
-    """The adapter that a refining method begins from; trained now if the run has none of the same make and data."""
+    """The adapter that a refining method begins from; trained now, with the same settings, if the run has none of the
+    same make and data. However it was trained, it is the reference."""
     if settings.method not in objectives.REFINING:
         return None
     start = folder.parent / "sft"

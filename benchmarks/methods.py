@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CAPTION = {"prompt": "caption", "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4, "temperature": 8.0}
 LABEL = {"prompt": "label", "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4}
 REASONED = {**LABEL, "method": "sft-reasoning", "prompt": "reasoned", "samples": 2, "max_new_tokens": 60}
+# Where a title has one or two plays, a step over few titles follows their noise.
+FEW_PLAYS = {"batch_size": 32, "learning_rate": 1e-3, "max_validation": 200}
 REFINE = {"learning_rate": 5e-4}
 DPO = {"method": "dpo", "beta": 1.0, **REFINE}
 COUNTERFACTUAL = {"method": "counterfactual", **REFINE}
@@ -94,11 +96,12 @@ WORLDS = {
         lambda data: movielens.build(data, n_train=20_000, n_validation=3000, n_test=2000),
         sizes=(800, 3000), few=300, checked=120, validated=500,
         grid={
-            "sft 800": {},
-            "sft 3000": {},
-            "sft-ips 3000": {"method": "sft-ips"},
-            "dpo 3000": DPO,
-            "counterfactual 8000": COUNTERFACTUAL,
+            "sft by 4 titles 800": {},  # a step, as elsewhere
+            "sft 800": FEW_PLAYS,
+            "sft 3000": FEW_PLAYS,
+            "sft-ips 3000": {**FEW_PLAYS, "method": "sft-ips"},
+            "dpo 3000": {**FEW_PLAYS, **DPO},
+            "counterfactual 8000": {**FEW_PLAYS, **COUNTERFACTUAL},
             "caption sft 800": CAPTION,
         },
     ),
@@ -146,7 +149,13 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     results = files.read_json(record) or {"rows": []}
     if results["rows"] and results["log"] != log.manifest["files"]:
         raise SystemExit(f"{record} is of another log than {folder / 'log'}: move one of them away")
-    done = {(row["name"], row["seed"]) for row in results["rows"]}
+    largest = f"text {comparison.sizes[-1]}"
+    done = {
+        (row["name"], row["seed"]) for row in results["rows"]
+        if row["settings"] == comparison.grid.get(row["name"], {})
+        # Lifts over the baseline need its choices, which are kept in runs/ only.
+        and (row["name"] != largest or (folder / f"seed-{row['seed']}" / "policies" / "text.parquet").exists())
+    }  # fmt: skip
     embeddings = functools.cache(lambda: policy.caption_embeddings(log, comparison.settings("", 0, given.base)))
     for seed in given.seeds:
         for entry in ["zero-shot", *(f"text {size}" for size in comparison.sizes), *only]:
@@ -159,7 +168,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
             row |= _evaluated(log, entry, folder / f"seed-{seed}", settings, comparison, embeddings)
             row["seconds_in_all"] = round(time.perf_counter() - started, 1)
             row |= {"commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d")}
-            results["rows"].append(row)
+            results["rows"] = [r for r in results["rows"] if (r["name"], r["seed"]) != (entry, seed)] + [row]
             results |= {
                 "command": f"python benchmarks/methods.py --world {given.world}",
                 "log": log.manifest["files"],
@@ -187,16 +196,19 @@ def _evaluated(
     elif name == "zero-shot":
         chosen = {s: policy.llm_scores(log, part, settings, None) for s, part in parts.items()}
     else:
+        if settings.method in train.objectives.REFINING:  # their start has settings of its own
+            start = comparison.settings(_folder(name, settings, comparison), settings.seed, settings.base)
+            train.post_train(log, folder / _folder(name, settings, comparison) / "sft", start)
         adapter = folder / _folder(name, settings, comparison) / settings.method
         training = train.post_train(log, adapter, settings)
-        kept = ("examples", "seconds", "tokens_per_second", "order_sensitivity", "teacher", "valid_answers")
+        kept = ("examples", "seconds", "resumed", "tokens_per_second", "order_sensitivity", "teacher", "valid_answers")
         extra = {key: training[key] for key in kept}
         extra["validation_loss"] = [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry]
         if settings.prompt != "audience" and comparison.few:
             parts = {"test": _some(parts["test"], comparison.few)}
         chosen = {split: policy.llm_scores(log, part, settings, adapter) for split, part in parts.items()}
     policies = {split: policy.greedy(scores) for split, scores in chosen.items()}
-    if name == f"text {comparison.sizes[-1]}":
+    if name == f"text {comparison.sizes[-1]}":  # for lifts over it
         policy.save(folder / "policies", "text", parts["test"], policies["test"])
     return extra | {split: _value(log, parts[split], policies[split], folder) for split in parts}
 

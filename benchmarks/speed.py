@@ -4,10 +4,13 @@
     python benchmarks/speed.py --model tiny --impressions 8 a try in seconds
     python benchmarks/speed.py --shape llama-8b             random weights in the shape of Llama 3.1 8B: needs a GPU
 
-There are two alternatives. Plain transformers and PEFT: the same posters and genres as separate padded sequences,
-without shared prefixes, asked once for every impression. Unsloth and TRL as they come: SFTTrainer with its own
-defaults and Unsloth's, on the multiple-choice question of the same impressions, whatever the prompt. All see the same
-impressions in one run, alternating; medians of the rounds. Results: figures/speed.json, by model and prompt.
+There are two alternatives. Plain transformers and PEFT: what is asked as separate padded sequences, without shared
+prefixes, once for every impression. For `label`, whose question is one sequence anyway, also Unsloth and TRL as they
+come: SFTTrainer with its own defaults and Unsloth's, adapters in all layers on both sides. All see the same impressions
+in one run, alternating; medians of the rounds. Results: figures/speed.json, by model and prompt.
+
+With `audience`, a poster is read once for all impressions of its title: how many impressions that makes a second hangs
+on how many a title has, which `impressions_per_title` says.
 """
 
 import argparse
@@ -21,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artlib import files, model, pipeline, score, train
+from artlib import files, model, pipeline, score, train, trainers
 from artlib.log import Log
 from artlib.worlds import fiction
 
@@ -52,7 +55,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         name = _random_model(given.shape, folder) if given.shape else given.model
         settings = train.Settings(base=name, prompt=given.prompt, max_tokens=8192)
-        if given.shape:
+        if given.shape or given.prompt == "label":
             settings = dataclasses.replace(settings, lora_layers=0)
         if name == model.TINY:
             settings = dataclasses.replace(settings, dtype="float32")
@@ -77,7 +80,13 @@ def measure(settings: train.Settings, n: int, rounds: int) -> dict:
     arrays = log.split("train").arrays()
     part = log.split("train").take(np.argsort(arrays.title, kind="stable")[:n])
     prompts, shown = reader.read(part), torch.tensor(part.arrays().shown)
+    together = trainers.Examples(prompts, part.arrays()).items()
+    if settings.prompt != "audience":
+        together = [np.concatenate(together[i : i + 8]) for i in range(0, n, 8)]
     sequences = [_plain(p) for p in prompts]
+    asked = sequences
+    if settings.prompt == "label":  # scoring averages over the rotations of the options
+        asked = [_plain(p, turn) for p in prompts for turn in range(len(p.options))]
     device = next(language_model.parameters()).device
 
     def timed(function) -> float:
@@ -94,10 +103,10 @@ def measure(settings: train.Settings, n: int, rounds: int) -> dict:
             return torch.stack([_plain_score(language_model, sequences[i], device) for i in rows])
 
     def learn_ours() -> None:
-        for start in range(0, n, 8):
-            batch = {k: v.to(device) for k, v in score.collate(prompts[start : start + 8]).items()}
+        for rows in together:
+            batch = {k: v.to(device) for k, v in score.collate([prompts[row] for row in rows]).items()}
             scores = score.candidate_scores(language_model, batch)
-            torch.nn.functional.cross_entropy(scores, shown[start : start + 8].to(device)).backward()
+            torch.nn.functional.cross_entropy(scores, shown[rows].to(device)).backward()
             step()
 
     def learn_plain() -> None:
@@ -115,25 +124,34 @@ def measure(settings: train.Settings, n: int, rounds: int) -> dict:
     ours = score.score(language_model, prompts, as_trained=True)
     with torch.no_grad():
         theirs = _plain_score(language_model, sequences[0], device).float().cpu().numpy()
-    difference = float(np.abs(ours[0][np.isfinite(ours[0])] - theirs).max()) if settings.prompt != "label" else None
+    if settings.prompt == "label":  # ours are averaged over rotations
+        ours = score.rotation_scores(language_model, prompts[:1])[:, 0]
+    difference = float(np.abs(ours[0][np.isfinite(ours[0])] - theirs).max())
     for _ in range(rounds):
         found["score"].append(timed(lambda: score.score(language_model, prompts)))
         with torch.inference_mode():
-            found["score_plain"].append(timed(lambda: [_plain_score(language_model, s, device) for s in sequences]))
+            found["score_plain"].append(timed(lambda: [_plain_score(language_model, s, device) for s in asked]))
     language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers)
     language_model.train()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     optimizer = torch.optim.AdamW([p for p in language_model.parameters() if p.requires_grad], lr=1e-5)
     learn_ours()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
     with tempfile.TemporaryDirectory() as folder:
-        trl = _trl_trainer(log, part, settings, folder)
-        trl.train()
+        trl = _trl_trainer(log, part, settings, folder) if settings.prompt == "label" else None
+        if trl:
+            trl.train()
         for _ in range(rounds):
             found["train"].append(timed(learn_ours))
             found["train_plain"].append(timed(learn_plain))
-            with model.quiet():
-                found["train_trl"].append(timed(trl.train))
-    median = {key: float(np.median(values)) for key, values in found.items()}
-    tokens = sum(score.collate(prompts[s : s + 8])["input_ids"].numel() for s in range(0, n, 8))
+            if trl:
+                with model.quiet():
+                    found["train_trl"].append(timed(trl.train))
+    median = {key: float(np.median(values)) for key, values in found.items() if values}
+    tokens = sum(score.collate([prompts[row] for row in rows])["input_ids"].numel() for rows in together)
     rate = _matrix_rate(device)
     ends = "lora_", "embed", "lm_head"  # the head reads few tokens: left out, so that utilisation is a lower bound
     own = (p.numel() for name, p in language_model.named_parameters() if not any(end in name for end in ends))
@@ -141,18 +159,18 @@ def measure(settings: train.Settings, n: int, rounds: int) -> dict:
     adapted = (settings.lora_layers or depth) / depth
     # Forward through all layers, backward through the adapted ones (activations only: the weights are frozen).
     flops = 2 * sum(own) * tokens * (1 + min(adapted, 1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "impressions": n,
+        "impressions_per_title": round(n / len(np.unique(part.arrays().title)), 1),
         "difference_of_scores": difference,
         "scored_per_second": round(n / median["score"], 2),
         "scoring_ratio_to_plain": round(float(np.median(np.divide(found["score_plain"], found["score"]))), 1),
         "trained_per_second": round(n / median["train"], 2),
         "training_ratio_to_plain": round(float(np.median(np.divide(found["train_plain"], found["train"]))), 1),
-        "training_ratio_to_trl": round(float(np.median(np.divide(found["train_trl"], found["train"]))), 2),
+        "training_ratio_to_trl": round(float(np.median(np.divide(found["train_trl"], found["train"]))), 2)
+        if trl
+        else None,
         "hours_for_110000": round(110_000 * median["train"] / n / 3600, 2),
         "training_tokens_per_second": round(tokens / median["train"]),
         "matrix_teraflops": round(rate / 1e12, 2),
@@ -161,22 +179,27 @@ def measure(settings: train.Settings, n: int, rounds: int) -> dict:
     }
 
 
-def _plain(prompt) -> list[tuple[list[int], list[int], float, int]]:
-    """(prefix, continuation, weight, candidate) of every sequence that a candidate's score is a weighted sum of."""
+def _plain(prompt, turn: int = 0) -> list[tuple[list[int], list[int], float, int]]:
+    """(prefix, continuation, weight, candidate) of every sequence that a candidate's score is a weighted sum of; of
+    `label`, the one question with its options rotated, and the letter of each candidate."""
     if hasattr(prompt, "posters"):
         return [(poster, genre, float(w), k) for k, poster in enumerate(prompt.posters)
                 for genre, w in zip(prompt.genres, prompt.average * (prompt.affinity - 1), strict=True)]  # fmt: skip
     if hasattr(prompt, "captions"):
-        roots = ((prompt.title + prompt.member, 1.0), (prompt.title + prompt.general, -1.0))
+        roots = ((prompt.trunk + prompt.member, 1.0), (prompt.trunk + prompt.general, -1.0))
         return [(root, caption, w, k) for root, w in roots for k, caption in enumerate(prompt.captions)]
-    ids = prompt.ids(np.arange(len(prompt.options)))
-    return [(ids, [label], 1.0, k) for k, label in enumerate(prompt.labels)]
+    order = np.roll(np.arange(len(prompt.options)), turn)
+    return [(prompt.ids(order), [prompt.labels[place] for place in np.argsort(order)], 1.0, 0)]
 
 
 def _plain_score(language_model, sequences: list, device, batch: int = 32):
     """(K,) scores of one impression: padded batches of whole sequences through the model's ordinary forward pass."""
     import torch
 
+    if len(sequences) == 1:
+        question, letters = sequences[0][:2]
+        logits = language_model(input_ids=torch.tensor([question], device=device)).logits[0, -1].float()
+        return logits[letters].log_softmax(dim=0)
     scores = torch.zeros(1 + max(k for *_, k in sequences), device=device)
     for start in range(0, len(sequences), batch):
         part = sequences[start : start + batch]

@@ -48,7 +48,7 @@ def test_text_from_a_log_cannot_change_the_structure(small_log, tokenizer, metho
             elif method == "audience":
                 pieces = [*prompt.posters, prompt.genres[0]]
             else:
-                pieces = [prompt.title + prompt.general, prompt.title + prompt.member, *prompt.captions]
+                pieces = [prompt.trunk + prompt.general, prompt.trunk + prompt.member, *prompt.captions]
             newline = tokenizer("\n", add_special_tokens=False).input_ids[0]
             found.append([(sum(t in special for t in p), p.count(newline)) for p in pieces])
         return found

@@ -42,8 +42,8 @@ def test_tree_scores_equal_separate_full_forward_passes(tiny, captions):
     found = score.score(language_model, captions[:4])
     for row, prompt in enumerate(captions[:4]):
         for k, caption in enumerate(prompt.captions):
-            member = log_probability(language_model, prompt.title + prompt.member, caption)
-            general = log_probability(language_model, prompt.title + prompt.general, caption)
+            member = log_probability(language_model, prompt.trunk + prompt.member, caption)
+            general = log_probability(language_model, prompt.trunk + prompt.general, caption)
             assert found[row, k] == pytest.approx(member - general, abs=1e-4 * max(1, abs(member)) ** 0.5)
 
 
@@ -170,7 +170,7 @@ def test_a_caption_sees_its_prefix_and_not_its_neighbours(captions):
     assert tree.visible[3 + k :, 2 + k].all() and not tree.visible[3 + k :, 1].any()  # those after `member`
     assert (tree.visible.sum(axis=1)[[2, -1]] == 3).all()
     assert tree.target.tolist() == [t for _ in layout.BOTH for c in prompt.captions for t in c]
-    inside = len(prompt.title) + len(prompt.general) + len(prompt.member) + 2 * sum(len(c) - 1 for c in prompt.captions)
+    inside = len(prompt.trunk) + len(prompt.general) + len(prompt.member) + 2 * sum(len(c) - 1 for c in prompt.captions)
     assert len(tree.ids) == inside  # a caption's last token is predicted, not read
 
 

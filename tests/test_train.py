@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -49,6 +50,34 @@ def test_finished_training_is_not_repeated_and_other_settings_are(trained):
     before = (folder / "training.json").stat().st_mtime_ns
     assert train.post_train(log, folder, settings) == result
     assert (folder / "training.json").stat().st_mtime_ns == before
+
+
+def test_an_adapter_of_other_code_is_trained_anew(small_log, tmp_path, monkeypatch):
+    settings = dataclasses.replace(TINY, max_examples=4)
+    first = train.post_train(small_log, tmp_path / "sft", settings)
+    monkeypatch.setattr(train, "code", lambda: "another")
+    again = train.post_train(small_log, tmp_path / "sft", settings)
+    assert again["code"] == "another" != first["code"]
+
+
+def test_what_counts_as_code(tmp_path):
+    def checksum(text: str) -> str:
+        (tmp_path / "module.py").write_text(text)
+        return files.code_sha256(types.SimpleNamespace(__file__=tmp_path / "module.py"))
+
+    plain = checksum("def f(x):\n    return x + 1\n")
+    assert checksum('"""A module."""\n\n\ndef f(x):\n    """Add."""\n    return (x + 1)  # one\n') == plain
+    assert checksum("def f(x):\n    return x + 2\n") != plain
+
+
+def test_adapters_of_another_log_are_left_out(small_log, trained, tmp_path, capsys):
+    log, folder, _, _ = trained
+    assert train.adapters(folder.parent, log) == {"llm-sft": folder}
+    shutil.copytree(folder.parent, tmp_path / "adapters")
+    other = json.loads((folder / "training.json").read_text()) | {"data": {"impressions.parquet": {"sha256": "0"}}}
+    files.write_json(tmp_path / "adapters" / "sft" / "training.json", other)
+    assert train.adapters(tmp_path / "adapters", log) == {}
+    assert "trained on another log" in capsys.readouterr().out
 
 
 def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
@@ -211,6 +240,12 @@ def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_lo
     subprocess.run([*arguments, tmp_path / "killed" / method], check=True, stderr=subprocess.DEVNULL)
     train.post_train(logs.Log.load(tmp_path / "log"), tmp_path / "whole" / method, train.Settings(**settings))
     assert json.loads((tmp_path / "killed" / method / "training.json").read_text())["resumed"]
+    curves = [
+        [entry for entry in json.loads((tmp_path / name / method / "training.json").read_text())["curve"]
+         if "eval_loss" in entry] for name in ("killed", "whole")
+    ]  # fmt: skip
+    assert [entry["step"] for entry in curves[0]] == [entry["step"] for entry in curves[1]]
+    assert curves[0][0]["eval_loss"] == pytest.approx(curves[1][0]["eval_loss"], abs=1e-4)
     killed, whole = (load_file(tmp_path / name / method / "adapter_model.safetensors") for name in ("killed", "whole"))
     for name in whole:
         np.testing.assert_allclose(killed[name], whole[name], atol=1e-6)
