@@ -264,7 +264,7 @@ def draw(rows: list[dict], path: Path) -> None:
     import pandas as pd
     import seaborn as sns
     from matplotlib import pyplot as plt
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MultipleLocator, PercentFormatter
 
     sns.set_theme(style="whitegrid", palette="colorblind")
     flat = pd.DataFrame(
@@ -283,9 +283,10 @@ def draw(rows: list[dict], path: Path) -> None:
     sizes = sorted(curves["plays"].unique())
     left.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
     left.minorticks_off()
+    left.yaxis.set_major_locator(MultipleLocator(0.05))
     left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     left.set(xlabel="plays to learn from", ylabel="share of the gap from production to oracle closed",
-             title="one seed" if n_seeds == 1 else f"mean and range over {n_seeds} seeds")  # fmt: skip
+             title="one seed" if n_seeds == 1 else f"mean and range over up to {n_seeds} seeds")  # fmt: skip
     left.legend()
     order = list(flat.groupby("name")["lift"].mean().sort_values().index)
     for number, (seed, part) in enumerate(flat.groupby("seed")):
