@@ -98,10 +98,6 @@ def measure(settings: train.Settings, n: int, rounds: int) -> dict:
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    def plain_scores(rows: range, grad: bool) -> "torch.Tensor":
-        with torch.set_grad_enabled(grad):
-            return torch.stack([_plain_score(language_model, sequences[i], device) for i in rows])
-
     def learn_ours() -> None:
         for rows in together:
             batch = {k: v.to(device) for k, v in score.collate([prompts[row] for row in rows]).items()}

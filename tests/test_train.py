@@ -244,7 +244,8 @@ def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_lo
         [entry for entry in json.loads((tmp_path / name / method / "training.json").read_text())["curve"]
          if "eval_loss" in entry] for name in ("killed", "whole")
     ]  # fmt: skip
-    assert [entry["step"] for entry in curves[0]] == [entry["step"] for entry in curves[1]]
+    steps = [entry["step"] for entry in curves[0]]
+    assert steps[0] == 0 and steps == [entry["step"] for entry in curves[1]]
     assert curves[0][0]["eval_loss"] == pytest.approx(curves[1][0]["eval_loss"], abs=1e-4)
     killed, whole = (load_file(tmp_path / name / method / "adapter_model.safetensors") for name in ("killed", "whole"))
     for name in whole:
