@@ -64,6 +64,8 @@ def test_a_comparison_goes_on_where_it_stopped(methods, compared):
     assert again[last]["seconds"] == before[last]["seconds"]  # its adapter was there
     assert again[last]["test"]["over_text"] == before[last]["test"]["over_text"]
     assert np.isclose(again[last]["test"]["value"], before[last]["test"]["value"])
+    more = methods.main(["--world", "tiny", "--base", "tiny", "--seeds", "1", "--only", "sft 40"], root)["rows"]
+    assert [row["name"] for row in more if row["seed"] == 1] == ["text 20", "text 40", "sft 40"]
 
 
 def test_an_unknown_entry_is_named(methods, tmp_path, capsys):
