@@ -5,15 +5,20 @@ Unsloth must be imported before transformers and prints as it is, so every impor
 
 import contextlib
 import ctypes
+import functools
+import gc
 import importlib.metadata
+import importlib.util
 import json
 import logging
+import math
 import os
 import sys
 import warnings
 from pathlib import Path
 
 import filelock
+import numpy as np
 
 from artlib import files
 
@@ -48,8 +53,7 @@ def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: 
     unsloth = import_unsloth()
     import torch
 
-    if adapter is not None and not (Path(adapter) / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{adapter} holds no adapter_model.safetensors; train it first (02_train_lora)")
+    _require_adapter(adapter)
     path = locate(name)
     try:
         with quiet():
@@ -69,6 +73,11 @@ def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: 
     model.requires_grad_(False)
     tokenizer.clean_up_tokenization_spaces = False  # true would take spaces before punctuation out of what is shown
     return model.eval(), tokenizer
+
+
+def _require_adapter(adapter: str | os.PathLike | None) -> None:
+    if adapter is not None and not (Path(adapter) / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{adapter} holds no adapter_model.safetensors; train it first (02_train_lora)")
 
 
 def add_lora(model, rank: int = 16, layers: int = 0, seed: int = 0):
@@ -131,13 +140,89 @@ def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, te
     device = next(model.parameters()).device
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in prompts], device=device)
     real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=device)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    # All tokens at their own probabilities, whatever the model's generation_config prefers.
+    plain = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+    sampling = {"do_sample": True, "temperature": temperature, **plain} if temperature else {"do_sample": False}
     with torch.inference_mode(), quiet():
         found = model.generate(
             input_ids=ids, attention_mask=real, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id,
             **sampling,
         )  # fmt: skip
     return tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)
+
+
+@contextlib.contextmanager
+def writer(
+    name: str, adapter: str | os.PathLike | None = None, dtype: str = "bfloat16", load_in_4bit: bool = False,
+    max_tokens: int = 2048, max_new_tokens: int = 96, seed: int = 0,
+):  # fmt: skip
+    """Who writes a model's answers: vLLM, where it is installed and the model is not quantised; else transformers.
+
+    Args:
+        name, adapter, dtype, load_in_4bit, max_tokens: as for `load`.
+        max_new_tokens: of the longest answer.
+        seed: of vLLM's sampling; transformers samples from torch's global random state.
+
+    Yields:
+        (tokenizer, write, batch): write(prompts, max_new_tokens, temperature) as `generate` does, best given so many
+        prompts at once. vLLM's memory is given back afterwards.
+    """
+    if load_in_4bit or not has_vllm():
+        model, tokenizer = load(name, adapter, dtype, load_in_4bit, max_tokens)
+        yield tokenizer, functools.partial(generate, model, tokenizer), 32
+        return
+    _require_adapter(adapter)
+    engine = _vllm_engine(locate(name), adapter, dtype, max_tokens + max_new_tokens)
+    from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    tokenizer = engine.get_tokenizer()
+    tokenizer.clean_up_tokenization_spaces = False
+    lora = None if adapter is None else LoRARequest("adapter", 1, str(adapter))
+    rng = np.random.default_rng(seed)
+
+    def write(prompts: list[list[int]], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
+        sampling = [
+            SamplingParams(temperature=temperature, max_tokens=max_new_tokens, seed=int(one))
+            for one in rng.integers(2**31, size=len(prompts))
+        ]
+        asked = [{"prompt_token_ids": ids} for ids in prompts]
+        return [found.outputs[0].text for found in engine.generate(asked, sampling, use_tqdm=False, lora_request=lora)]
+
+    try:
+        yield tokenizer, write, 1024
+    finally:
+        engine.llm_engine.engine_core.shutdown()
+
+
+def has_vllm() -> bool:
+    """Whether vLLM is installed, in a build for this machine."""
+    if importlib.util.find_spec("vllm") is None:
+        return False
+    import_unsloth()  # vLLM imports transformers
+    with quiet():
+        from vllm.platforms import current_platform
+    return not current_platform.is_unspecified()
+
+
+def _vllm_engine(path: str, adapter: str | os.PathLike | None, dtype: str, max_tokens: int):
+    """A vLLM engine in what the GPU has free, for at most so many tokens of prompt and answer together."""
+    import torch
+
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    options = {}
+    if adapter is not None:
+        rank = json.loads((Path(adapter) / "adapter_config.json").read_text())["r"]
+        options = {"enable_lora": True, "max_lora_rank": max(8, 2 ** math.ceil(math.log2(rank)))}
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info()
+        options["gpu_memory_utilization"] = 0.9 * free / total
+    with quiet():
+        import vllm
+
+        return vllm.LLM(model=path, dtype=dtype, max_model_len=max_tokens, enforce_eager=True, **options)
 
 
 def import_unsloth():

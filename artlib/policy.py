@@ -15,7 +15,7 @@ import scipy.optimize
 
 from artlib import files, model, train
 from artlib.log import History, Log, LogError, pad, unpad
-from artlib.score import probabilities
+from artlib.score import probabilities, score
 
 PRIOR_SHOWN = 20.0  # impressions' worth of the average play rate that every artwork starts with
 EMBEDDING_SIZE = 128  # leading principal components of the caption embeddings
@@ -61,11 +61,13 @@ def oracle(log: Log) -> np.ndarray:
 
 def llm_scores(log: Log, impressions: Log, settings: train.Settings, adapter: str | os.PathLike | None) -> np.ndarray:
     """(n, K) scores of the LLM with an adapter, or of the bare model (zero-shot)."""
-    language_model, tokenizer = model.load(
-        settings.base, adapter, settings.dtype, settings.load_in_4bit, settings.max_tokens
-    )
-    questions = train.reader_for(log, tokenizer, settings).read(impressions)
-    return train.scores_of(language_model, tokenizer, questions, settings)[0]
+    which = settings.base, adapter, settings.dtype, settings.load_in_4bit, settings.max_tokens
+    if settings.prompt == "reasoned":
+        with model.writer(*which, settings.max_new_tokens, settings.seed) as (tokenizer, write, batch):
+            questions = train.reader_for(log, tokenizer, settings).read(impressions)
+            return train.votes_of(write, questions, settings, batch)[0]
+    language_model, tokenizer = model.load(*which)
+    return score(language_model, train.reader_for(log, tokenizer, settings).read(impressions))
 
 
 def caption_embeddings(log: Log, settings: train.Settings) -> np.ndarray:

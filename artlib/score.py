@@ -266,21 +266,19 @@ def order_sensitivity(turns: np.ndarray) -> float:
 
 
 def vote(
-    model, tokenizer, prompts: Sequence[ReasonedPrompt], samples: int = 8, temperature: float = 0.7,
-    max_new_tokens: int = 96, batch: int = 32, seed: int = 0,
+    write: Callable[[list[list[int]], int, float], list[str]], prompts: Sequence[ReasonedPrompt], samples: int = 8,
+    temperature: float = 0.7, max_new_tokens: int = 96, batch: int = 32, seed: int = 0,
 ) -> tuple[np.ndarray, float]:  # fmt: skip
     """Have reasoned answers written and count their votes. Each sample sees the options in another cyclic rotation.
 
     Args:
+        write: (token ids of prompts, max_new_tokens, temperature) -> answers, as `model.generate` and `model.writer`.
         samples: answers an impression.
         temperature: of the sampling; 0 for the likeliest answer.
 
     Returns:
         (n, K) votes, and the ratio of valid answers: those that end as asked for, with a letter that was on offer.
     """
-    from artlib import model as models
-
-    model.eval()
     torch.manual_seed(seed)
     votes = np.zeros((len(prompts), max(len(prompt.options) for prompt in prompts)))
     tasks = sorted(((i, turn) for i in range(len(prompts)) for turn in range(samples)),
@@ -289,7 +287,7 @@ def vote(
         part = tasks[start : start + batch]
         orders = [np.roll(np.arange(len(prompts[i].options)), turn % len(prompts[i].options)) for i, turn in part]
         ids = [prompts[i].ids(order) for (i, _), order in zip(part, orders, strict=True)]
-        answers = models.generate(model, tokenizer, ids, max_new_tokens, temperature)
+        answers = write(ids, max_new_tokens, temperature)
         for (i, _), order, answer in zip(part, orders, answers, strict=True):
             letter = parse(answer)
             place = LABELS.index(letter) if letter else len(order)

@@ -5,10 +5,12 @@ last whole one when it was killed.
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -255,8 +257,9 @@ def _predicted_rewards(train: trainers.Examples, seed: int) -> np.ndarray:
 
 
 def _order_sensitivity(language_model, questions: list) -> float | None:
-    """How far `label` answers depend on the order of the options, on a few validation plays; None for other prompts."""
-    if not isinstance(questions[0], prompts.LabelPrompt):
+    """How far `label` answers depend on the order of the options, on a few validation plays; None for other prompts:
+    with `reasoned`, the letter comes after a reason."""
+    if type(questions[0]) is not prompts.LabelPrompt:
         return None
     return score.order_sensitivity(score.rotation_scores(language_model.eval(), questions[:32]))
 
@@ -269,16 +272,16 @@ def reader_for(log: Log, tokenizer, settings: Settings) -> prompts.Reader:
     )  # fmt: skip
 
 
-def scores_of(
-    language_model, tokenizer, questions: list, settings: Settings
-) -> tuple[np.ndarray, float | None]:
-    """(n, K) scores: of one pass, or, for `reasoned`, of the votes of written answers; and the ratio of valid ones."""
-    if settings.prompt != "reasoned":
-        return score.score(language_model, questions), None
+def votes_of(write: Callable, questions: list, settings: Settings, batch: int = 32) -> tuple[np.ndarray, float]:
+    """(n, K) scores of `reasoned` prompts by the votes of written answers, and the ratio of valid ones.
+
+    Args:
+        write: see `score.vote`.
+        batch: answers that are written at once.
+    """
     votes, valid = score.vote(
-        language_model, tokenizer, questions, settings.samples, max_new_tokens=settings.max_new_tokens,
-        seed=settings.seed,
-    )  # fmt: skip
+        write, questions, settings.samples, max_new_tokens=settings.max_new_tokens, batch=batch, seed=settings.seed
+    )
     print(f"{valid:.1%} of {settings.samples * len(questions)} answers were valid")
     return score.vote_scores(votes, questions), valid
 
@@ -345,7 +348,10 @@ def _finish(language_model, tokenizer, folder: Path, validation: trainers.Exampl
     difference, learnt = (float(np.abs(before[real] - other[real]).max()) for other in (after, untrained))
     if difference > (1e-3 if settings.dtype == "float32" else min(0.5, max(1e-3, 0.1 * learnt))):
         raise RuntimeError(f"{folder}: the adapter read back scores differently by up to {difference:.3g} nats")
-    scores, valid = scores_of(reloaded, tokenizer, validation.prompts, settings)
+    if settings.prompt == "reasoned":
+        scores, valid = votes_of(functools.partial(model.generate, reloaded, tokenizer), validation.prompts, settings)
+    else:
+        scores, valid = score.score(reloaded, validation.prompts), None
     temperature = fit_temperature(scores, validation.arrays.shown)
     return temperature, _order_sensitivity(reloaded, validation.prompts), valid
 

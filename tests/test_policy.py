@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from artlib import evaluation, model, policy, train
+from artlib import evaluation, model, policy, score, train
 
 SETTINGS = train.Settings(base=model.TINY, dtype="float32", max_examples=60, max_validation=20, max_tokens=8192)
 
@@ -127,3 +127,13 @@ def test_slices_cover_the_test_split(small_log):
     assert (parts["short histories"] ^ parts["long histories"]).all()
     cold = dict(zip(small_log.impressions["impression_id"].to_pylist(), small_log.cold(), strict=True))
     assert parts["cold titles"].tolist() == [cold[name] for name in test.impressions["impression_id"].to_pylist()]
+
+
+def test_a_model_that_writes_nonsense_is_undecided(small_log):
+    settings = train.Settings(
+        base=model.TINY, dtype="float32", method=train.REASONING, prompt="reasoned", samples=2, max_new_tokens=4,
+        max_tokens=8192,
+    )  # fmt: skip
+    part = small_log.take(np.arange(3))
+    p = score.probabilities(policy.llm_scores(small_log, part, settings, None))
+    np.testing.assert_allclose(p, policy.uniform(part))

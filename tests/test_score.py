@@ -178,3 +178,31 @@ def test_probabilities_are_a_softmax_and_zero_where_padded():
     p = score.probabilities(np.array([[0.0, np.log(3), -np.inf]]))
     np.testing.assert_allclose(p, [[0.25, 0.75, 0]])
     np.testing.assert_allclose(score.probabilities(np.array([[0.0, np.log(9)]]), temperature=2), [[0.25, 0.75]])
+
+
+def test_votes_reach_the_candidate_whose_letter_was_given_and_no_other(small_log, tiny):
+    tokenizer = tiny[1]
+    rows = prompts.Reader(small_log, tokenizer, "reasoned", max_tokens=8192).read(small_log.take(np.arange(5)))
+    favourite = np.array([len(prompt.options) - 1 for prompt in rows])
+    texts = {tokenizer.decode(prompt.options[k]): None for prompt, k in zip(rows, favourite, strict=True)}
+    assert len(texts) == len(rows)  # so that a writer can tell them
+    asked = []
+
+    def write(ids: list[list[int]], max_new_tokens: int, temperature: float) -> list[str]:
+        """Gives the letter before its favourite's text; every third answer is none."""
+        answers = []
+        for text in map(tokenizer.decode, ids):
+            (caption,) = [caption for caption in texts if caption in text]
+            letter = text[: text.index(caption)].rstrip()[-2]
+            asked.append((caption, letter))
+            answers.append(f"So be it.\nAnswer: {letter}" if len(asked) % 3 else f"Answer: {letter}, or another")
+        return answers
+
+    votes, valid = score.vote(write, rows, samples=6, batch=4)
+    assert valid == pytest.approx(2 / 3)
+    assert votes.sum() == 20 == votes[np.arange(5), favourite].sum()
+    letters = {caption: {letter for c, letter in asked if c == caption} for caption in texts}
+    assert [len(found) for found in letters.values()] == [min(6, len(prompt.options)) for prompt in rows]
+    p = score.probabilities(score.vote_scores(votes, rows))
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert (p.argmax(axis=1) == favourite).all() and (p[:, : favourite.min()] > 0).all()
