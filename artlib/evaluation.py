@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pandas as pd
 
-from artlib import files, ope
+from artlib import files, ope, train
 from artlib.log import History, Log
 from artlib.policy import popular_scores
 
@@ -13,6 +13,11 @@ ESTIMATORS = ("ips", "snips", "dr")
 COLUMNS = [
     "policy", "slice", "estimator", "n", "value", "lower", "upper", "lift", "lift_lower", "lift_upper", "ess",
     "match_rate", "true_value", "p_value", "p_holm", "max_weight_share", "mean_weight", "verdict",
+]  # fmt: skip
+METHODS = [
+    "entry", "method", "seed", "examples", "kind", "n", "value", "lift", "lift_lower", "lift_upper", "over_text",
+    "over_text_lower", "over_text_upper", "gap_closed", "gap_on_validation", "minutes", "order_before", "order_after",
+    "valid_answers", "commit",
 ]  # fmt: skip
 
 
@@ -97,6 +102,47 @@ def paired_lift(test: Log, policies: dict[str, np.ndarray], baseline: str, names
     return ope.compare(
         feedbacks(test, chosen, test.expected_reward()), baseline, "dm", n_bootstrap=n_bootstrap, seed=seed
     ).iloc[1:]
+
+
+def methods(path: str | os.PathLike) -> pd.DataFrame:
+    """What benchmarks/methods.py measured on one log, a row per entry and seed.
+
+    Args:
+        path: its record, figures/methods-WORLD.json.
+
+    Returns:
+        `METHODS`: the entry's name, and its method; examples of the last stage of training, and of which kind (plays,
+        or impressions played or not); n, the test impressions; true value, lift over production, share of the gap from
+        production to the oracle that is closed, and the same on the validation split; over_text, the lift over the text
+        baseline; minutes from the bare model on, with validation, NaN where a training was interrupted; order
+        sensitivity (`label`) before and after training; valid_answers (`reasoned`). Intervals are `_lower` and
+        `_upper`, 95 %. The file's SHA-256 is in `attrs`.
+
+    Raises:
+        FileNotFoundError: nothing was measured; says how to.
+    """
+    record = files.read_json(path)
+    if not record:
+        raise FileNotFoundError(f"{path} is missing or no JSON: python benchmarks/methods.py --world WORLD writes it")
+    found = []
+    for row in record["rows"]:
+        test, trained = row["test"], "seconds" in row
+        flat = {"entry": row["name"], "method": row["name"].rpartition(" ")[0] or row["name"]}
+        flat |= {name: row.get(name) for name in ("seed", "examples", "valid_answers", "commit")}
+        every = trained and train.Settings(**row["settings"]).all_impressions
+        flat["kind"] = ("impressions" if every else "plays") if row.get("examples") else None
+        flat |= {name: test[name] for name in ("n", "value", "lift", "lift_lower", "lift_upper", "gap_closed")}
+        flat["gap_on_validation"] = row.get("validation", {}).get("gap_closed")
+        flat |= {"over_text" + name.removeprefix("lift"): value for name, value in test.get("over_text", {}).items()}
+        if trained and not row.get("resumed"):
+            flat["minutes"] = (row["seconds"] + row.get("start_seconds", 0)) / 60
+        flat["order_before"], flat["order_after"] = row.get("order_sensitivity") or (None, None)
+        found.append(flat)
+    table = pd.DataFrame(found).reindex(columns=METHODS)
+    numbers = [name for name in METHODS if name not in ("entry", "method", "kind", "commit")]
+    table[numbers] = table[numbers].astype(float)
+    table.attrs["sha256"] = files.sha256(path)
+    return table.astype({"seed": int, "n": int})
 
 
 def save(path: str | os.PathLike, table: pd.DataFrame) -> None:

@@ -23,7 +23,7 @@ import nbformat
 from artlib import files, notebook, parameters, publish
 
 PACKAGE = Path(__file__).resolve().parent
-LIBRARIES = ("torch", "transformers", "trl", "peft", "unsloth")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "unsloth", "vllm")
 # Which notebook makes what of a run.
 PRODUCTS = {
     "log": "01_explore_data",
@@ -32,6 +32,8 @@ PRODUCTS = {
     "evaluation.parquet": "03_evaluate",
     "errors": "04_analyze_errors",
 }
+# What a notebook reads besides its run, in the repository.
+READS = {"05_compare_methods": "figures/methods-*.json"}
 
 
 class MissingStep(FileNotFoundError):
@@ -164,15 +166,18 @@ def fingerprints(paths: list[Path], steps: Mapping[str, dict], package: Path) ->
         package: whose Python and YAML files the notebooks run.
 
     Returns:
-        By notebook, the SHA-256 of its code cells, its parameters, the package, and the notebooks before it.
+        By notebook, the SHA-256 of its code cells, its parameters, the package, what it `READS`, and the notebooks
+        before it.
     """
     sources = sorted(p for p in package.rglob("*") if p.suffix in (".py", ".yaml"))
     code = [(p.relative_to(package).as_posix(), files.sha256(p)) for p in sources]
     found: dict[str, str] = {}
     for path in paths:
         cells = notebook.code(nbformat.read(path, as_version=4))
-        inputs = json.dumps([cells, steps[path.stem], code, list(found.values())], sort_keys=True)
-        found[path.stem] = hashlib.sha256(inputs.encode()).hexdigest()
+        inputs = [cells, steps[path.stem], code, list(found.values())]
+        if path.stem in READS:
+            inputs += [files.sha256(read) for read in sorted(path.parent.parent.glob(READS[path.stem]))]
+        found[path.stem] = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return found
 
 

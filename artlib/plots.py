@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from artlib import files
 from artlib.log import Log
@@ -195,6 +196,58 @@ def calibration(test: Log, choices: dict[str, np.ndarray], bins: int = 8):
     axis.plot([0, limit], [0, limit], color=GREY, linestyle="--", linewidth=1)
     axis.set(xlabel="probability given to a candidate", ylabel="share of plays that it got, 95 % interval")
     axis.legend()
+    return figure
+
+
+def methods(table: pd.DataFrame):
+    """Ways of post-training beside each other (`evaluation.methods`): by plays, by time, and with their intervals.
+
+    Hollow points: entries that were asked about fewer test impressions than the others.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(16, 6.5), width_ratios=(1, 1, 1.2), layout="constrained")
+    names = list(table["method"].unique())
+    looks = {name: {"color": f"C{n % 10}", "marker": "os^Dv<>PX*hd"[n % 12]} for n, name in enumerate(names)}
+    filled = {True: {}, False: {"markerfacecolor": "white"}}
+    whole = table["n"].max()
+    curves = table[table["entry"].str.fullmatch(r"(sft|text) \d+")].sort_values("examples")
+    for method, part in curves.groupby("method", sort=False):
+        # Only seeds that every size has: else a bend may be a seed.
+        part = part[part.groupby("seed")["entry"].transform("nunique") == part["entry"].nunique()]
+        gap = part.groupby("examples")["gap_closed"].agg(["mean", "min", "max"])
+        error = [gap["mean"] - gap["min"], gap["max"] - gap["mean"]]
+        label = f"{method}, seeds {', '.join(map(str, sorted(part['seed'].unique())))}"
+        axes[0].errorbar(
+            gap.index, gap["mean"], yerr=error, capsize=3, label=label, **looks[method]
+        )
+    for method, part in table.dropna(subset="minutes").groupby("method", sort=False):
+        by = part.groupby("entry")
+        axes[1].plot(by["minutes"].mean(), by["gap_closed"].mean(), linestyle="", alpha=0.8, label=method,
+                     **looks[method], **filled[part["n"].min() == whole])  # fmt: skip
+    for axis in axes[:2]:
+        axis.axhline(table.loc[table["method"] == "zero-shot", "gap_closed"].mean(), color=GREY, linestyle="--",
+                     label="zero-shot")  # fmt: skip
+        axis.yaxis.set_major_locator(MultipleLocator(0.05))
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.legend(fontsize="small")
+    sizes = sorted(curves["examples"].unique())
+    axes[0].set_xscale("log")
+    axes[0].set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+    axes[0].minorticks_off()
+    axes[0].set(xlabel="plays to learn from", ylabel="share of the gap from production to oracle closed")
+    axes[1].set(xlabel="minutes from the bare model on, mean over seeds", xlim=(0, None))
+    order = list(table.groupby("entry")["lift"].mean().sort_values().index)
+    seeds = sorted(table["seed"].unique())
+    for (seed, n), part in table.groupby(["seed", "n"]):
+        place = part["entry"].map(order.index) + 0.22 * (seeds.index(seed) - (len(seeds) - 1) / 2)
+        error = [part["lift"] - part["lift_lower"], part["lift_upper"] - part["lift"]]
+        axes[2].errorbar(part["lift"], place, xerr=error, fmt="o", ms=5, color=PALETTE[seeds.index(seed)],
+                         label=f"seed {seed}, n = {n:,}", **filled[n == whole])  # fmt: skip
+    axes[2].axvline(0, color=GREY, linewidth=1)
+    axes[2].set_yticks(range(len(order)), order)
+    axes[2].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[2].set(xlabel="lift over production in true value, 95 % interval")
+    axes[2].legend(fontsize="small")
+    axes[2].grid(axis="y", visible=False)
     return figure
 
 

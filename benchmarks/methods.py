@@ -8,7 +8,8 @@
 The last is the paper's scale, 110,000 training and 5,000 test impressions, for one GPU. Whatever is killed goes on:
 adapters and their checkpoints are kept in runs/methods/WORLD, finished entries in the results. Methods learn from the
 train split, one pass over equally many impressions; choices between methods may be made by validation; test is
-reported, in true value and as the log's own estimates see it. Results: figures/methods-WORLD.json and .png.
+reported, in true value and as the log's own estimates see it. Results: figures/methods-WORLD.json, which notebook
+05_compare_methods reads.
 """
 
 import argparse
@@ -179,7 +180,6 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
             }
             files.write_json(record, results)
             print(json.dumps({key: value for key, value in row.items() if key != "settings"}), flush=True)
-    draw(results["rows"], record.with_suffix(".png"))
     return results
 
 
@@ -201,11 +201,12 @@ def _evaluated(
     else:
         if settings.method in train.objectives.REFINING:  # their start has settings of its own
             start = comparison.settings(_folder(name, settings, comparison), settings.seed, settings.base)
-            train.post_train(log, folder / _folder(name, settings, comparison) / "sft", start)
+            started = train.post_train(log, folder / _folder(name, settings, comparison) / "sft", start)
+            extra["start_seconds"] = started["seconds"]
         adapter = folder / _folder(name, settings, comparison) / settings.method
         training = train.post_train(log, adapter, settings)
         kept = ("examples", "seconds", "resumed", "tokens_per_second", "order_sensitivity", "teacher", "valid_answers")
-        extra = {key: training[key] for key in kept}
+        extra |= {key: training[key] for key in kept}
         extra["validation_loss"] = [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry]
         if settings.prompt != "audience" and comparison.few:
             parts = {"test": _some(parts["test"], comparison.few)}
@@ -257,52 +258,6 @@ def _value(log: Log, part: Log, chosen: np.ndarray, folder: Path) -> dict:
 
 def _lift(row) -> dict:
     return {name: float(row[name]) for name in ("lift", "lift_lower", "lift_upper")}
-
-
-def draw(rows: list[dict], path: Path) -> None:
-    """Left: value by number of plays, LLM and text. Right: lift over production of every method, test split."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import pandas as pd
-    import seaborn as sns
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import MultipleLocator, PercentFormatter
-
-    sns.set_theme(style="whitegrid", palette="colorblind")
-    flat = pd.DataFrame(
-        [{"name": row["name"], "seed": row["seed"], "plays": row.get("examples"), **row["test"]} for row in rows]
-    )
-    n_seeds = flat["seed"].nunique()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.5), constrained_layout=True)
-    curves = flat[flat["name"].str.fullmatch(r"(sft|text) \d+")]
-    for kind, label in (("sft", "llm-sft (audience)"), ("text", "text")):
-        gap = curves[curves["name"].str.startswith(kind)].groupby("plays")["gap_closed"].agg(["mean", "min", "max"])
-        left.plot(gap.index, gap["mean"], "o-", label=label)
-        left.fill_between(gap.index, gap["min"], gap["max"], alpha=0.2)
-    zero_shot = flat[flat["name"] == "zero-shot"]["gap_closed"].mean()
-    left.axhline(zero_shot, color="0.5", linestyle="--", label="llm-zero-shot")
-    left.set_xscale("log", base=2)
-    sizes = sorted(curves["plays"].unique())
-    left.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
-    left.minorticks_off()
-    left.yaxis.set_major_locator(MultipleLocator(0.05))
-    left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    left.set(xlabel="plays to learn from", ylabel="share of the gap from production to oracle closed",
-             title="one seed" if n_seeds == 1 else f"mean and range over up to {n_seeds} seeds")  # fmt: skip
-    left.legend()
-    order = list(flat.groupby("name")["lift"].mean().sort_values().index)
-    for number, (seed, part) in enumerate(flat.groupby("seed")):
-        place = part["name"].map(order.index) + 0.2 * (number - (n_seeds - 1) / 2)
-        error = [part["lift"] - part["lift_lower"], part["lift_upper"] - part["lift"]]
-        right.errorbar(part["lift"], place, xerr=error, fmt="o", capsize=3, label=f"seed {seed}")
-    right.set_yticks(range(len(order)), order)
-    right.axvline(0, color="0.5")
-    right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    right.set(xlabel="lift over production in true value, 95 % interval")
-    right.legend()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

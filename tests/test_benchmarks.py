@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from artlib import evaluation, plots
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -45,7 +47,50 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
         assert {"ips", "snips", "dr"} <= test.keys()
         # The baseline is not compared with itself; who comes before it cannot be compared with it yet.
         assert ("over_text" in test) == (name in comparison.grid)
-    assert (root / "figures" / "methods-tiny-tiny.png").stat().st_size > 10_000
+    assert rows["counterfactual 80"]["start_seconds"] == rows["sft 40"]["seconds"]
+    path = root / "figures" / "methods-tiny-tiny.json"
+    table = evaluation.methods(path).set_index("entry")
+    assert list(table.index) == list(rows)
+    assert list(table["method"]) == ["zero-shot", "text", "text", "sft", "counterfactual", "label sft"]
+    assert list(table["kind"]) == [None, "plays", "plays", "plays", "impressions", "plays"]
+    spent = rows["counterfactual 80"]["seconds"] + rows["sft 40"]["seconds"]
+    assert table.loc["counterfactual 80", "minutes"] == pytest.approx(spent / 60)
+    assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 3
+    np.testing.assert_array_equal(table["over_text"].notna(), [name in comparison.grid for name in rows])
+    np.testing.assert_array_equal(table["order_after"].notna(), [name.startswith("label") for name in rows])
+    figure = plots.methods(table.reset_index())
+    by_plays, by_time, lifts = ([text.get_text() for text in axis.get_legend().texts] for axis in figure.axes)
+    assert by_plays == ["text, seeds 0", "sft, seeds 0", "zero-shot"]
+    assert by_time == ["sft", "counterfactual", "label sft", "zero-shot"]
+    assert lifts == ["seed 0, n = 20", "seed 0, n = 200"]
+    assert {label.get_text() for label in figure.axes[2].get_yticklabels()} == set(rows)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_comparison_that_has_only_begun_can_be_looked_at(compared, tmp_path, n):
+    root, results = compared
+    path = tmp_path / "methods-tiny.json"
+    path.write_text(json.dumps(results | {"rows": results["rows"][:n]}))
+    table = evaluation.methods(path)
+    assert len(table) == n and table["over_text"].isna().all() and table["minutes"].isna().all()
+
+
+@pytest.mark.parametrize("world", ["fiction", "movielens"])
+def test_published_lifts_agree_with_each_other(methods, world):
+    table = evaluation.methods(ROOT / "figures" / f"methods-{world}.json")
+    grid = methods.WORLDS[world].grid
+    text = f"text {methods.WORLDS[world].sizes[-1]}"
+    for seed, part in table.groupby("seed"):
+        baseline = part.loc[part["entry"] == text, "lift"].item()
+        for row in part.itertuples():
+            assert (row.entry in grid) == (row.over_text == row.over_text)
+            if row.entry in grid and row.n == part["n"].max():
+                assert (1 + row.lift) / (1 + baseline) - 1 == pytest.approx(row.over_text, abs=1e-9), (seed, row.entry)
+
+
+def test_a_comparison_that_was_not_made_says_how_to(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python benchmarks/methods.py"):
+        evaluation.methods(tmp_path / "methods-mars.json")
 
 
 def test_a_comparison_goes_on_where_it_stopped(methods, compared):

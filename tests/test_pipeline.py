@@ -348,7 +348,8 @@ def test_page_fetches_nothing(folder, tmp_path):
     assert "<script" not in page and "@import" not in page and 'href="http' not in page
 
 
-def test_fingerprint_depends_on_code_parameters_package_and_predecessors(folder, package):
+def test_fingerprint_depends_on_code_parameters_package_predecessors_and_what_is_read(folder, package, monkeypatch):
+    monkeypatch.setattr(pipeline, "READS", {"03_n": "figures/a-*.json"})
     (package / "worlds").mkdir()
     (package / "worlds" / "a.yaml").write_text("a: 1")
     paths = [write_notebook(folder / f"0{n}_n.ipynb", "1") for n in (1, 2, 3)]
@@ -363,6 +364,12 @@ def test_fingerprint_depends_on_code_parameters_package_and_predecessors(folder,
     write_notebook(paths[2], "2")
     assert changed(start) == ["03_n"]
     write_notebook(paths[2], "1")
+    record = folder.parent / "figures" / "a-1.json"
+    record.parent.mkdir()
+    record.write_text("{}")
+    assert changed(start) == ["03_n"]
+    record.unlink()
+    assert changed(start) == []
     steps["02_n"] = {"seed": 1}
     assert changed(start) == ["02_n", "03_n"]
     (package / "worlds" / "a.yaml").write_text("a: 2")

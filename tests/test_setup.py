@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from artlib import notebook, parameters, publish
+from artlib import files, notebook, parameters, publish
 
 ROOT = Path(__file__).resolve().parents[1]
 # Each may import those after it, and no others.
@@ -277,3 +277,11 @@ def test_notebook_outputs_are_from_the_code_above_them(committed):
         assert committed.metadata.artlib.code == publish.code_hash(committed), "run with --publish again"
         counts = [cell.execution_count for cell in code_cells(committed) if cell.source]
         assert counts == list(range(1, len(counts) + 1))
+
+
+def test_notebook_05_shows_the_records_as_they_are():
+    node = nbformat.read(ROOT / "notebooks" / "05_compare_methods.ipynb", as_version=4)
+    shown = str([cell.outputs for cell in code_cells(node)])
+    for world in ("fiction", "movielens"):
+        record = ROOT / "figures" / f"methods-{world}.json"
+        assert files.sha256(record)[:16] in shown, f"{record} was measured anew: run with --publish again"
