@@ -215,7 +215,8 @@ def methods(table: pd.DataFrame):
         part = part[part.groupby("seed")["entry"].transform("nunique") == part["entry"].nunique()]
         gap = part.groupby("examples")["gap_closed"].agg(["mean", "min", "max"])
         error = [gap["mean"] - gap["min"], gap["max"] - gap["mean"]]
-        label = f"{method}, seeds {', '.join(map(str, sorted(part['seed'].unique())))}"
+        seeds = sorted(part["seed"].unique())
+        label = f"{method}, seed{'s'[: len(seeds) > 1]} {', '.join(map(str, seeds))}"
         axes[0].errorbar(
             gap.index, gap["mean"], yerr=error, capsize=3, label=label, **looks[method]
         )

@@ -60,7 +60,7 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
     np.testing.assert_array_equal(table["order_after"].notna(), [name.startswith("label") for name in rows])
     figure = plots.methods(table.reset_index())
     by_plays, by_time, lifts = ([text.get_text() for text in axis.get_legend().texts] for axis in figure.axes)
-    assert by_plays == ["text, seeds 0", "sft, seeds 0", "zero-shot"]
+    assert by_plays == ["text, seed 0", "sft, seed 0", "zero-shot"]
     assert by_time == ["sft", "counterfactual", "label sft", "zero-shot"]
     assert lifts == ["seed 0, n = 20", "seed 0, n = 200"]
     assert {label.get_text() for label in figure.axes[2].get_yticklabels()} == set(rows)
