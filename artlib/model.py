@@ -18,7 +18,6 @@ import warnings
 from pathlib import Path
 
 import filelock
-import numpy as np
 
 from artlib import files
 
@@ -172,20 +171,17 @@ def writer(
         yield tokenizer, functools.partial(generate, model, tokenizer), 32
         return
     _require_adapter(adapter)
-    engine = _vllm_engine(locate(name), adapter, dtype, max_tokens + max_new_tokens)
+    engine = _vllm_engine(locate(name), adapter, dtype, max_tokens + max_new_tokens, seed)
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
 
     tokenizer = engine.get_tokenizer()
     tokenizer.clean_up_tokenization_spaces = False
     lora = None if adapter is None else LoRARequest("adapter", 1, str(adapter))
-    rng = np.random.default_rng(seed)
 
     def write(prompts: list[list[int]], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
-        sampling = [
-            SamplingParams(temperature=temperature, max_tokens=max_new_tokens, seed=int(one))
-            for one in rng.integers(2**31, size=len(prompts))
-        ]
+        # Without a seed of their own, which the CPU build cannot take: the engine's does.
+        sampling = SamplingParams(temperature=temperature, max_tokens=max_new_tokens)
         asked = [{"prompt_token_ids": ids} for ids in prompts]
         return [found.outputs[0].text for found in engine.generate(asked, sampling, use_tqdm=False, lora_request=lora)]
 
@@ -205,7 +201,7 @@ def has_vllm() -> bool:
     return not current_platform.is_unspecified()
 
 
-def _vllm_engine(path: str, adapter: str | os.PathLike | None, dtype: str, max_tokens: int):
+def _vllm_engine(path: str, adapter: str | os.PathLike | None, dtype: str, max_tokens: int, seed: int):
     """A vLLM engine in what the GPU has free, for at most so many tokens of prompt and answer together."""
     import torch
 
@@ -222,7 +218,7 @@ def _vllm_engine(path: str, adapter: str | os.PathLike | None, dtype: str, max_t
     with quiet():
         import vllm
 
-        return vllm.LLM(model=path, dtype=dtype, max_model_len=max_tokens, enforce_eager=True, **options)
+        return vllm.LLM(model=path, dtype=dtype, max_model_len=max_tokens, seed=seed, enforce_eager=True, **options)
 
 
 def import_unsloth():

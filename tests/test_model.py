@@ -94,5 +94,6 @@ def test_vllm_writes_what_transformers_writes(small_log, tmp_path):
             read = prompts.Reader(small_log, own, "reasoned").read(small_log.take(np.arange(4)))
             assert [question.ids(np.arange(len(question.options))) for question in read] == ids
             written.append(write(ids, 16))
+            assert len(set(write(ids[:1] * 4, 16, 1.5))) > 1  # sampled: not all alike
         assert written[-1] == model.generate(language_model, tokenizer, ids, 16)
     assert written[0] != written[1]
