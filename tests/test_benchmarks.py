@@ -73,6 +73,7 @@ def test_a_comparison_that_has_only_begun_can_be_looked_at(compared, tmp_path, n
     path.write_text(json.dumps(results | {"rows": results["rows"][:n]}))
     table = evaluation.methods(path)
     assert len(table) == n and table["over_text"].isna().all() and table["minutes"].isna().all()
+    assert len(plots.methods(table).axes[2].get_yticklabels()) == n
 
 
 @pytest.mark.parametrize("world", ["fiction", "movielens"])

@@ -72,7 +72,7 @@ def test_the_embedded_model_prefers_the_fitting_caption():
 
 @pytest.mark.slow
 def test_vllm_writes_what_transformers_writes(small_log, tmp_path):
-    """Where vLLM is installed: with the bare model and with an adapter, from one engine."""
+    """Where vLLM is installed: with the bare model and with an adapter, one engine after the other."""
     pytest.importorskip("vllm")
     import torch
 
