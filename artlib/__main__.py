@@ -1,6 +1,7 @@
 """The command line: run the notebooks, check a log, export a model, list the parameters."""
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 the work failed, 2 the request is wrong."""
-    from artlib import notebook, parameters, pipeline, publish
+    from artlib import model, notebook, parameters, pipeline, publish
 
     # As Ctrl-C does, so that a stopped run takes its kernel along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.command(options)
     except parameters.ParameterError as error:
         code, message = 2, error
-    except (pipeline.RunStopped, notebook.NotebookFailed, publish.PublishError) as error:
+    except (model.ModelError, pipeline.RunStopped, notebook.NotebookFailed, publish.PublishError) as error:
         code, message = 1, error
     except KeyboardInterrupt:
         code, message = 130, "interrupted"
@@ -49,8 +50,12 @@ def _parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="write the base model with an adapter's weights added in")
     export.add_argument("adapter", type=Path, help="runs/NAME/adapters/METHOD")
-    export.add_argument("folder", type=Path, help="what to write")
-    export.add_argument("--form", choices=("merged", "gguf"), default="merged", help="gguf needs a GPU and internet")
+    export.add_argument("path", type=Path, help="what to write: a folder, or with --form gguf a file")
+    export.add_argument("--form", choices=("merged", "gguf"), default="merged", help="16 bit, or llama.cpp's 8 bit")
+    export.add_argument(
+        "--llama-cpp", metavar="FOLDER", default=os.environ.get("LLAMA_CPP"),
+        help="llama.cpp's sources, which convert to gguf (default: LLAMA_CPP)",
+    )  # fmt: skip
     export.set_defaults(command=_export)
 
     parameters = commands.add_parser("parameters", help="list what --set knows")
@@ -96,8 +101,8 @@ def _export(options: argparse.Namespace) -> int:
     if settings is None:
         print(f"{options.adapter} holds no training.json; give runs/NAME/adapters/METHOD", file=sys.stderr)
         return 2
-    model.export(settings["base"], options.adapter, options.folder, options.form, settings["dtype"])
-    print(f"written: {options.folder}")
+    model.export(settings["base"], options.adapter, options.path, options.form, settings["dtype"], options.llama_cpp)
+    print(f"written: {options.path}")
     return 0
 
 

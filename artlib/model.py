@@ -13,7 +13,9 @@ import json
 import logging
 import math
 import os
+import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -107,23 +109,42 @@ def set_lora(model, adapter: str | os.PathLike) -> None:
         raise ModelError(f"{adapter} is an adapter of another shape: {odd}; use its rank and layers")
 
 
-def export(name: str, adapter: str | os.PathLike, folder: str | os.PathLike, form: str = "merged",
-           dtype: str = "bfloat16") -> None:  # fmt: skip
-    """Write a model with its adapter's weights added in; the folder appears whole or not at all.
+def export(name: str, adapter: str | os.PathLike, path: str | os.PathLike, form: str = "merged",
+           dtype: str = "bfloat16", llama_cpp: str | os.PathLike | None = None) -> None:  # fmt: skip
+    """Write a model with its adapter's weights added in; it appears whole or not at all.
 
     Args:
         name: of the base model, see `load`.
-        form: "merged": 16-bit (or float32, as `dtype`) safetensors that `load` and transformers read; "gguf": what
-            llama.cpp reads, through Unsloth, which needs a GPU and fetches llama.cpp.
+        path: what to write; nothing may be there.
+        form: "merged": a folder of 16-bit (or float32, as `dtype`) safetensors that `load` and transformers read;
+            "gguf": one file in 8 bits (Q8_0), which llama.cpp and Ollama read.
+        llama_cpp: the folder of llama.cpp's sources, whose converter writes the GGUF.
+
+    Raises:
+        ModelError: there is something at `path`, no converter in `llama_cpp`, or it cannot convert the model.
     """
+    if os.path.lexists(path):
+        raise ModelError(f"{path} is there already; remove it or name another")
+    converter = Path(llama_cpp or "llama.cpp") / "convert_hf_to_gguf.py"
+    if form == "gguf" and not converter.is_file():
+        raise ModelError(f"{converter} is missing: give the folder of llama.cpp's sources, --llama-cpp or LLAMA_CPP")
     model, tokenizer = load(name, adapter, dtype)
-    with files.replacing(folder) as temporary:
-        if form == "gguf":
-            model.save_pretrained_gguf(str(temporary), tokenizer, quantization_method="q8_0")
-        else:
-            with quiet():
-                model.merge_and_unload().save_pretrained(str(temporary))
-                tokenizer.save_pretrained(str(temporary))
+    with files.replacing(path) as temporary:
+        if form == "merged":
+            _save_merged(model, tokenizer, temporary)
+            return
+        with tempfile.TemporaryDirectory(dir=temporary.parent, prefix=".merged.") as merged:
+            _save_merged(model, tokenizer, merged)
+            options = ("--outfile", temporary, "--outtype", "q8_0", "--model-name", Path(name).name)
+            done = subprocess.run([sys.executable, converter, merged, *options], capture_output=True, text=True)
+        if done.returncode:
+            raise ModelError(f"{converter} failed: {done.stderr.strip().rpartition(chr(10))[2]}")
+
+
+def _save_merged(model, tokenizer, folder: str | os.PathLike) -> None:
+    with quiet():
+        model.merge_and_unload().save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
 
 
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
@@ -252,7 +273,7 @@ def cache_folder() -> Path:
 def locate(name: str) -> str:
     """A folder or hub id for a model's name; `EMBEDDED` and `TINY` are made on first use."""
     if name == EMBEDDED:
-        return str(_made_once(f"{EMBEDDED}-{_GGUF_SHA256[:8]}", _convert_embedded))
+        return str(_made_once(f"{EMBEDDED}-{_GGUF_SHA256[:8]}-2", _convert_embedded))
     if name == TINY:
         return str(_made_once("tiny-1", _make_tiny))
     if Path(name).is_dir():
@@ -297,6 +318,7 @@ def _convert_embedded(folder: Path) -> None:
     gguf = _embedded_gguf()
     import_unsloth()
     import torch
+    from tokenizers import decoders, pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with quiet():
@@ -304,6 +326,14 @@ def _convert_embedded(folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     model.hf_quantizer, model.is_quantized = None, False
     del model.config.quantization_config
+    # transformers takes every GGUF of a Llama for one with Llama's tokenizer; SmolLM2's is GPT-2's, each digit alone.
+    core = tokenizer.backend_tokenizer
+    merges = core.model
+    merges.byte_fallback = False
+    core.model = merges
+    digits, letters = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.pre_tokenizer, core.decoder = pre_tokenizers.Sequence([digits, letters]), decoders.ByteLevel()
+    tokenizer.clean_up_tokenization_spaces = False
     # The GGUF names the start of a turn as its end, too, and no padding.
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -1,6 +1,7 @@
 """Models: made once, checked, and refused with a remedy when missing or damaged."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -70,6 +71,20 @@ def test_the_embedded_model_prefers_the_fitting_caption():
     assert found[1] > found[0] + 1
 
 
+def save_adapter(folder):
+    """An adapter of the embedded model that changes it much; returns the tokenizer."""
+    import torch
+
+    language_model, tokenizer = model.load(model.EMBEDDED, dtype="float32")
+    adapted = model.add_lora(language_model, layers=15)
+    torch.manual_seed(0)
+    for name, weights in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=0.1)
+    adapted.save_pretrained(str(folder))
+    return tokenizer
+
+
 @pytest.mark.slow
 def test_vllm_writes_what_transformers_writes(small_log, tmp_path):
     """Where vLLM is installed: with the bare model and with an adapter, one engine after the other."""
@@ -78,13 +93,7 @@ def test_vllm_writes_what_transformers_writes(small_log, tmp_path):
 
     if torch.cuda.is_available():
         pytest.skip("vLLM's adapters on a GPU take 16 bits only, in which kernels do not agree to the last token")
-    language_model, tokenizer = model.load(model.EMBEDDED, dtype="float32")
-    adapted = model.add_lora(language_model, layers=15)
-    torch.manual_seed(0)
-    for name, weights in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weights, std=0.1)
-    adapted.save_pretrained(str(tmp_path))
+    tokenizer = save_adapter(tmp_path)
     questions = prompts.Reader(small_log, tokenizer, "reasoned").read(small_log.take(np.arange(4)))
     ids = [question.ids(np.arange(len(question.options))) for question in questions]
     written = []
@@ -97,3 +106,42 @@ def test_vllm_writes_what_transformers_writes(small_log, tmp_path):
             assert len(set(write(ids[:1] * 4, 16, 1.5))) > 1  # sampled: not all alike
         assert written[-1] == model.generate(language_model, tokenizer, ids, 16)
     assert written[0] != written[1]
+
+
+def test_gguf_without_llama_cpp_says_what_is_missing(tmp_path):
+    with pytest.raises(model.ModelError, match="convert_hf_to_gguf.py is missing: .* --llama-cpp or LLAMA_CPP"):
+        model.export(model.TINY, tmp_path, tmp_path / "model.gguf", "gguf", llama_cpp=tmp_path)
+
+
+def test_export_overwrites_nothing(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(model.ModelError, match="is there already"):
+        model.export(model.TINY, tmp_path, tmp_path / "runs")
+
+
+@pytest.mark.slow
+def test_an_exported_gguf_scores_as_its_adapter_does(small_log, tmp_path):
+    """Where llama.cpp's sources are: converted by them, read back by transformers."""
+    if "LLAMA_CPP" not in os.environ:
+        pytest.skip("LLAMA_CPP names no folder of llama.cpp's sources")
+    import gguf
+    from transformers import AutoModelForCausalLM
+
+    from artlib import score
+
+    save_adapter(tmp_path / "adapter")
+    path = tmp_path / "model.gguf"
+    model.export(model.EMBEDDED, tmp_path / "adapter", path, "gguf", llama_cpp=os.environ["LLAMA_CPP"])
+    assert {found.name for found in tmp_path.iterdir()} == {"adapter", "model.gguf"}
+    rows, scores = small_log.take(np.arange(6)), []
+    for adapter in (None, tmp_path / "adapter"):
+        language_model, tokenizer = model.load(model.EMBEDDED, adapter, dtype="float32")
+        questions = prompts.Reader(small_log, tokenizer, "label").read(rows)
+        scores.append(score.score(language_model, questions))
+    fields = gguf.GGUFReader(path).fields
+    tokenizing = [fields[f"tokenizer.ggml.{name}"].contents() for name in ("model", "pre", "eos_token_id")]
+    assert tokenizing == ["gpt2", "smollm", tokenizer.eos_token_id]  # as llama.cpp knows SmolLM's
+    with model.quiet():
+        language_model = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype="float32")
+    bare, adapted, found = np.nan_to_num([*scores, score.score(language_model, questions)], neginf=0)
+    assert np.abs(found - adapted).max() < np.abs(found - bare).max() / 10  # 8 bits
