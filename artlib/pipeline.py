@@ -166,8 +166,8 @@ def fingerprints(paths: list[Path], steps: Mapping[str, dict], package: Path) ->
         package: whose Python and YAML files the notebooks run.
 
     Returns:
-        By notebook, the SHA-256 of its code cells, its parameters, the package, what it `READS`, and the notebooks
-        before it.
+        By notebook, the SHA-256 of its code cells, its parameters, the package, its source data, what it `READS`,
+        and the notebooks before it.
     """
     sources = sorted(p for p in package.rglob("*") if p.suffix in (".py", ".yaml"))
     code = [(p.relative_to(package).as_posix(), files.sha256(p)) for p in sources]
@@ -175,10 +175,22 @@ def fingerprints(paths: list[Path], steps: Mapping[str, dict], package: Path) ->
     for path in paths:
         cells = notebook.code(nbformat.read(path, as_version=4))
         inputs = [cells, steps[path.stem], code, list(found.values())]
+        if {"world", "data"} <= steps[path.stem].keys():
+            inputs.append(_source_stamp(steps[path.stem]["world"], steps[path.stem]["data"]))
         if path.stem in READS:
             inputs += [files.sha256(read) for read in sorted(path.parent.parent.glob(READS[path.stem]))]
         found[path.stem] = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return found
+
+
+def _source_stamp(world: str, data: str) -> str | None:
+    from artlib import worlds
+    from artlib.log import LogError
+
+    try:
+        return worlds.source_stamp(world, data)
+    except LogError:
+        return None  # the notebook will say what is wrong
 
 
 def _run_steps(

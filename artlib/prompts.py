@@ -191,7 +191,7 @@ class Reader:
 
     def question(self, prompt: LabelPrompt, order: np.ndarray) -> str:
         """A question as plain text, without chat markers."""
-        return self._tokenizer.decode(prompt.ids(order)).removeprefix(self._before).partition(self._after)[0]
+        return self._tokenizer.decode(prompt.ids(order)).removeprefix(self._before).rpartition(self._after)[0]
 
     def completion(self, text: str) -> list[int]:
         """Token ids of a reasoned answer, with the end of the turn."""

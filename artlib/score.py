@@ -20,17 +20,16 @@ SHARPNESS = 0.5  # of a model's answers, which are too sure of themselves; chose
 NOTHING = -1e9  # score of a padded candidate: its probability is exactly 0, its gradient finite
 
 
-def collate(prompts: Sequence[Prompt], rng: np.random.Generator | None = None) -> dict[str, torch.Tensor]:
+def collate(prompts: Sequence[Prompt], orders: Sequence[np.ndarray] | None = None) -> dict[str, torch.Tensor]:
     """A batch of n impressions of one method, for `candidate_scores`.
 
     Args:
-        rng: for `label`: the order of the options; the log's own without it.
+        orders: for `label`, see `collate_labels`; the log's own without it.
     """
     if isinstance(prompts[0], CaptionPrompt):
         return collate_trees([tree(prompt) for prompt in prompts])
     if isinstance(prompts[0], LabelPrompt):
-        sizes = [len(prompt.options) for prompt in prompts]
-        return collate_labels(prompts, [rng.permutation(k) if rng else np.arange(k) for k in sizes])
+        return collate_labels(prompts, orders or [np.arange(len(prompt.options)) for prompt in prompts])
     posters, poster, mask = different_posters(prompts)
     batch = collate_trees([poster_tree(ids, prompts[0].genres) for ids in posters])
     more = {"poster": poster, "surplus": surplus(prompts).astype(np.float32), "candidates": mask}
@@ -188,7 +187,10 @@ def label_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return logits.masked_fill(~batch["candidates"], NOTHING).log_softmax(dim=1)
 
 
-def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048, as_trained: bool = False) -> np.ndarray:
+def score(
+    model, prompts: Sequence[Prompt], batch_tokens: int = 2048, as_trained: bool = False,
+    orders: Sequence[np.ndarray] | None = None,
+) -> np.ndarray:  # fmt: skip
     """Score the candidates of many impressions.
 
     `label` prompts are asked once per cyclic rotation of the options, and the log-probabilities are averaged, so
@@ -199,12 +201,16 @@ def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048, as_trained
         model: a causal LM; put into evaluation mode.
         prompts: of n impressions, all of one method.
         batch_tokens: at most so many tokens, padding included, in a forward pass (a longer prompt goes alone).
-        as_trained: for `audience`: the scores of `candidate_scores`, not those that decide.
+        as_trained: the scores of `candidate_scores`, not those that decide: for `audience` another form, for `label`
+            those of one order of the options.
+        orders: for `label` as trained, as in `collate`.
 
     Returns:
         (n, K) float64 scores; -inf where padded.
     """
     model.eval()
+    if isinstance(prompts[0], LabelPrompt) and as_trained:
+        return _question_table(model, prompts, orders, batch_tokens)
     if isinstance(prompts[0], LabelPrompt):
         return np.nanmean(rotation_scores(model, prompts, batch_tokens), axis=1)
     if isinstance(prompts[0], AudiencePrompt):
@@ -237,19 +243,24 @@ def rotation_scores(model, prompts: Sequence[LabelPrompt], batch_tokens: int = 2
     R = K is the largest number of candidates; NaN for rotations that an impression with fewer does not have; -inf
     where padded.
     """
-    tasks = [(i, turn) for i, prompt in enumerate(prompts) for turn in range(len(prompt.options))]
+    counts = np.array([len(prompt.options) for prompt in prompts])
+    rows, places = np.array([(i, turn) for i, k in enumerate(counts) for turn in range(k)]).T
+    orders = [np.roll(np.arange(counts[i]), turn) for i, turn in zip(rows, places, strict=True)]
+    turns = np.full((len(prompts), counts.max(), counts.max()), np.nan)
+    turns[rows, places] = _question_table(model, [prompts[i] for i in rows], orders, batch_tokens)
+    return turns
+
+
+def _question_table(model, prompts: Sequence[LabelPrompt], orders, batch_tokens: int) -> np.ndarray:
+    """(n, K) log-probabilities of the candidates, each question asked in one order; -inf where padded."""
 
     def forward(rows: list[int]) -> torch.Tensor:
-        part = [(prompts[i], turn) for i, turn in (tasks[row] for row in rows)]
-        orders = [np.roll(np.arange(len(prompt.options)), turn) for prompt, turn in part]
-        return label_scores(model, _to(model, collate_labels([prompt for prompt, _ in part], orders)))
+        part = [prompts[row] for row in rows]
+        return label_scores(model, _to(model, collate(part, orders and [orders[row] for row in rows])))
 
     counts = np.array([len(prompt.options) for prompt in prompts])
-    flat = _batched(forward, [prompts[i].n_tokens for i, _ in tasks], counts.max(), batch_tokens, "questions")
-    turns = np.full((len(prompts), counts.max(), counts.max()), np.nan)
-    rows, places = np.array(tasks).T
-    turns[rows, places] = np.where(np.arange(flat.shape[1]) < counts[rows, None], flat, -np.inf)
-    return turns
+    flat = _batched(forward, [prompt.n_tokens for prompt in prompts], counts.max(), batch_tokens, "questions")
+    return np.where(np.arange(flat.shape[1]) < counts[:, None], flat, -np.inf)
 
 
 def order_sensitivity(turns: np.ndarray) -> float:

@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from artlib import model
+from artlib import files, model
 from artlib.log import History, Log, genre_names
 from artlib.prompts import ANSWER, parse
 from artlib.worlds import fiction
@@ -50,6 +51,7 @@ class Teacher(Protocol):
     """Answers questions in any order; an answer that could not be had is an exception in its place."""
 
     name: str
+    identity: str  # all that decides its answers, but for the request
 
     def answers(self, questions: list[Question]) -> Iterator[tuple[Question, str | Exception]]: ...
 
@@ -73,6 +75,8 @@ class World:
         self._profile = History(log.titles, log.histories).genre_profile(log.impressions)
         arrays = log.arrays()
         self._captions = [log.artworks["caption"][int(artwork)].as_py() for artwork in arrays.shown_artwork]
+        made_of = files.code_sha256(sys.modules[__name__], fiction).encode() + self._profile.tobytes()
+        self.identity = f"world {hashlib.sha256(made_of).hexdigest()}"
 
     def answers(self, questions: list[Question]) -> Iterator[tuple[Question, str | Exception]]:
         average = self._profile.mean(axis=0)
@@ -104,7 +108,7 @@ class Endpoint:
 
     def __init__(self, url: str, model_name: str, timeout: float = 60.0, workers: int = 8):
         self.url, self.model_name, self.timeout, self.workers = url.rstrip("/"), model_name, timeout, workers
-        self.name = f"{self.url} {model_name}"
+        self.name = self.identity = f"{self.url} {model_name}"
 
     def answers(self, questions: list[Question]) -> Iterator[tuple[Question, str | Exception]]:
         import httpx
@@ -144,6 +148,7 @@ class Local:
 
     def __init__(self, name: str, dtype: str = "bfloat16", batch: int = 8, max_new_tokens: int = 160):
         self.name, self.dtype, self.batch, self.max_new_tokens = name, dtype, batch, max_new_tokens
+        self.identity = f"{name} {dtype} {max_new_tokens}"
 
     def answers(self, questions: list[Question]) -> Iterator[tuple[Question, str | Exception]]:
         language_model, tokenizer = model.load(self.name, dtype=self.dtype)
@@ -166,11 +171,14 @@ def make(name: str, endpoint_model: str, log: Log, dtype: str = "bfloat16") -> T
     return Local(name, dtype)
 
 
-def write(questions: list[Question], teacher: Teacher, path: str | os.PathLike) -> tuple[dict[int, str], dict]:
+def write(
+    questions: list[Question], teacher: Teacher, path: str | os.PathLike, ask: bool = True
+) -> tuple[dict[int, str], dict]:
     """Have every question answered, but those that `path` already holds.
 
     Args:
         path: a file of JSON lines, added to as answers come: key (hash of teacher and request), answer.
+        ask: whether to ask for what is missing; else only what `path` holds is used.
 
     Returns:
         Usable answers by impression, and counts: asked, kept, usable, and faults by kind. An answer that could not
@@ -182,7 +190,7 @@ def write(questions: list[Question], teacher: Teacher, path: str | os.PathLike) 
     path.parent.mkdir(parents=True, exist_ok=True)
     keys = {question.impression: _key(teacher, question) for question in questions}
     answered = _read(path)
-    missing = [question for question in questions if keys[question.impression] not in answered]
+    missing = [question for question in questions if ask and keys[question.impression] not in answered]
     faults: collections.Counter = collections.Counter()
     with open(path, "a", encoding="utf-8") as file:
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
@@ -202,7 +210,7 @@ def write(questions: list[Question], teacher: Teacher, path: str | os.PathLike) 
         if answer is None:
             continue
         found = fault(answer, question.letter)
-        reason = answer.rpartition("\n")[0].strip()
+        reason = answer.strip().rpartition("\n")[0].strip()
         if found is None and reason in seen:
             found = "duplicate"
         if found:
@@ -240,7 +248,7 @@ def _names(reason: str, letter: str) -> bool:
 
 
 def _key(teacher: Teacher, question: Question) -> str:
-    return hashlib.sha256(f"{teacher.name}\n{question.request}".encode()).hexdigest()
+    return hashlib.sha256(f"{teacher.identity}\n{question.request}".encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, str]:

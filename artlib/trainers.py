@@ -21,7 +21,8 @@ class Examples:
         arrays: what was shown and what came of it.
         reference: (n, K) scores of the model that training began from; None where the objective needs none.
         q_hat: (n, K) predicted rewards; likewise.
-        answers: reasoned answers, for the options in the order of `orders`; likewise.
+        answers: reasoned answers; likewise.
+        orders: for questions with letters, the candidate under each letter in training.
     """
 
     prompts: list[prompts.Prompt]
@@ -112,9 +113,8 @@ def objective_trainer(language_model, train: Examples, validation: Examples, fol
     def collate(items: list[tuple[Examples, np.ndarray, float]]) -> dict:
         examples, average = items[0][0], items[0][2]
         rows = np.concatenate([rows for _, rows, _ in items])
-        # The order of `label` options hangs on the example alone, so that a killed training goes on with the same.
-        rng = np.random.default_rng([settings.seed, *rows])
-        batch = score.collate([examples.prompts[row] for row in rows], rng)
+        orders = examples.orders and [examples.orders[row] for row in rows]
+        batch = score.collate([examples.prompts[row] for row in rows], orders)
         batch.setdefault("candidates", batch.get("leaves"))
         width = batch["candidates"].shape[1]
         arrays = examples.arrays
@@ -148,7 +148,10 @@ def objective_trainer(language_model, train: Examples, validation: Examples, fol
 
 
 def label_trainer(language_model, tokenizer, train: Examples, validation: Examples, folder: Path, settings):
-    """TRL's SFT on the letter of the played artwork, options in random order, loss on the letter alone."""
+    """TRL's SFT on the letter of the played artwork, options in random order, loss on the letter alone.
+
+    TRL knows neither rewards nor other candidates: every play weighs the same, and the loss is over the vocabulary.
+    """
     rng = np.random.default_rng(settings.seed)
 
     def pairs(examples: Examples) -> Iterator[tuple[list[int], list[int]]]:
@@ -203,7 +206,8 @@ def _sft_trainer(language_model, tokenizer, train: Iterable, validation: Iterabl
 def dpo_trainer(language_model, tokenizer, train: Examples, validation: Examples, folder: Path, settings):
     """TRL's DPO on letters: that of the played artwork over that of each other candidate, one pair each.
 
-    The reference is the adapter that the model comes with (TRL clones it), not the base model.
+    The reference is the adapter that the model comes with (TRL clones it), not the base model. Every pair weighs the
+    same: a play counts by the number of its candidates, not by its reward.
     """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer

@@ -190,7 +190,7 @@ def _evaluated(
     parts = {split: log.split(split) for split in ("validation", "test")}
     if comparison.validated:
         parts["validation"] = _some(parts["validation"], comparison.validated)
-    extra = {}
+    extra, started = {}, None
     if name.startswith("text"):
         plays = train.plays(log, "train", int(name.split()[1]), settings.seed)
         check = train.plays(log, "validation", settings.max_validation, settings.seed)
@@ -207,6 +207,7 @@ def _evaluated(
         training = train.post_train(log, adapter, settings)
         kept = ("examples", "seconds", "resumed", "tokens_per_second", "order_sensitivity", "teacher", "valid_answers")
         extra |= {key: training[key] for key in kept}
+        extra["resumed"] |= bool(started and started["resumed"])  # then the minutes are not all that it took
         extra["validation_loss"] = [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry]
         if settings.prompt != "audience" and comparison.few:
             parts = {"test": _some(parts["test"], comparison.few)}

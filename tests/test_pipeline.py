@@ -348,7 +348,7 @@ def test_page_fetches_nothing(folder, tmp_path):
     assert "<script" not in page and "@import" not in page and 'href="http' not in page
 
 
-def test_fingerprint_depends_on_code_parameters_package_predecessors_and_what_is_read(folder, package, monkeypatch):
+def test_fingerprint_depends_on_all_that_a_notebook_runs_and_reads(folder, package, monkeypatch):
     monkeypatch.setattr(pipeline, "READS", {"03_n": "figures/a-*.json"})
     (package / "worlds").mkdir()
     (package / "worlds" / "a.yaml").write_text("a: 1")
@@ -374,6 +374,14 @@ def test_fingerprint_depends_on_code_parameters_package_predecessors_and_what_is
     assert changed(start) == ["02_n", "03_n"]
     (package / "worlds" / "a.yaml").write_text("a: 2")
     assert changed(start) == ["01_n", "02_n", "03_n"]
+    (package / "worlds" / "a.yaml").write_text("a: 1")
+    steps["02_n"] = {"seed": 0, "world": "own", "data": str(folder / "mine")}
+    (folder / "mine").mkdir()
+    (folder / "mine" / "titles.parquet").write_text("1")
+    start = pipeline.fingerprints(paths, steps, package)
+    assert changed(start) == []
+    (folder / "mine" / "titles.parquet").write_text("22")
+    assert changed(start) == ["02_n", "03_n"]
 
 
 def test_missing_product_runs_its_notebook_again(folder):

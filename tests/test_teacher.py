@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from artlib import model, prompts, teacher
+from artlib import model, prompts, teacher, train
 from artlib.teacher import Question
 
 REASON = "The viewer watches space films, and the picture shows a rocket."
@@ -67,7 +67,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         if number == 1:
             time.sleep(1.5)  # longer than the client waits
         content = {2: "no idea", 3: None, 4: f"Poster {letter} it is, I am sure of that.\nAnswer: {letter}"}.get(
-            number, f"Reason {number}: {REASON}\nAnswer: {letter}"
+            number, f"Reason {number}: {REASON}\nAnswer: {letter}\n"
         )
         reply = b"<html>" if number == 5 else json.dumps({"choices": [{"message": {"content": content}}]}).encode()
         try:
@@ -115,13 +115,15 @@ def test_only_what_is_missing_is_asked_again(server, tmp_path):
     assert set(second) == {7, 8, 9} and second[7] == first[7]
     third, counts = teacher.write(questions(10)[7:], endpoint, path)
     assert third == second and counts["asked"] == 0
+    kept, counts = teacher.write(questions(12)[7:], endpoint, path, ask=False)
+    assert kept == second and counts["asked"] == 0 and counts["questions"] == 5
     other = teacher.write(questions(8)[7:], teacher.Endpoint(server, "another", timeout=0.5), path)[1]
     assert other["asked"] == 1  # another teacher is another answer
 
 
 def test_a_reason_is_used_once(tmp_path):
     class Parrot:
-        name = "parrot"
+        name = identity = "parrot"
 
         def answers(self, asked):
             yield from ((question, f"{REASON}\nAnswer: {question.letter}") for question in asked)
@@ -131,7 +133,6 @@ def test_a_reason_is_used_once(tmp_path):
 
 
 def test_the_worlds_own_reasons_are_usable_and_name_the_theme_that_is_shown(small_log, tmp_path):
-    from artlib import train
     from artlib.worlds import fiction
 
     part = train.plays(small_log, "train", 40, seed=0)
@@ -146,6 +147,23 @@ def test_the_worlds_own_reasons_are_usable_and_name_the_theme_that_is_shown(smal
     assert set(counts["faults"]) <= {"duplicate"}
     genres = fiction.text().genres
     assert all(any(genre in text for genre in genres) for text in usable.values())
+
+
+def test_who_would_answer_otherwise_has_another_identity(small_log):
+    parts = (train.plays(small_log, "train", most, seed=0) for most in (20, 30))
+    assert len({teacher.World(part).identity for part in parts}) == 2
+    assert teacher.Local("a").identity != teacher.Local("a", max_new_tokens=6).identity
+
+
+def test_a_question_is_whole_without_a_chat_template(small_log):
+    _, tokenizer = model.load(model.TINY)
+    texts = []
+    for template in (tokenizer.chat_template, None):
+        tokenizer.chat_template = template
+        reader = prompts.Reader(small_log, tokenizer, "reasoned", max_tokens=100_000)
+        prompt = reader.read(small_log.take(np.arange(1)))[0]
+        texts.append(reader.question(prompt, np.arange(len(prompt.options))))
+    assert "\nB. " in texts[1] and texts[1] == texts[0]
 
 
 def test_a_local_model_answers_every_question(tmp_path):

@@ -27,7 +27,7 @@ TINY = train.Settings(
 def trained(request, small_log, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter") / "sft"
     method = train.REASONING if request.param == "reasoned" else "sft"
-    settings = dataclasses.replace(TINY, prompt=request.param, method=method, samples=2, max_new_tokens=8)
+    settings = dataclasses.replace(TINY, prompt=request.param, method=method, samples=2, max_new_tokens=400)
     return small_log, folder, settings, train.post_train(small_log, folder, settings)
 
 
@@ -71,14 +71,18 @@ def test_what_counts_as_code(tmp_path):
     assert checksum("def f(x):\n    return x + 2\n") != plain
 
 
-def test_adapters_of_another_log_are_left_out(small_log, trained, tmp_path, capsys):
+def test_adapters_of_another_log_or_other_code_are_left_out(small_log, trained, tmp_path, capsys):
     log, folder, _, _ = trained
     assert train.adapters(folder.parent, log) == {"llm-sft": folder}
     shutil.copytree(folder.parent, tmp_path / "adapters")
-    other = json.loads((folder / "training.json").read_text()) | {"data": {"impressions.parquet": {"sha256": "0"}}}
-    files.write_json(tmp_path / "adapters" / "sft" / "training.json", other)
-    assert train.adapters(tmp_path / "adapters", log) == {}
-    assert "trained on another log" in capsys.readouterr().out
+    own = json.loads((folder / "training.json").read_text())
+    for change, said in (
+        ({"data": {"impressions.parquet": {"sha256": "0"}}}, "trained on another log"),
+        ({"code": "0"}, "trained by other code"),
+    ):
+        files.write_json(tmp_path / "adapters" / "sft" / "training.json", own | change)
+        assert train.adapters(tmp_path / "adapters", log) == {}
+        assert said in capsys.readouterr().out
 
 
 def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
@@ -101,6 +105,43 @@ def test_an_adapter_that_is_lost_in_saving_is_noticed(small_log, tmp_path, monke
     with pytest.raises(RuntimeError, match="the adapter read back scores differently"):
         train.post_train(small_log, tmp_path / "sft", settings)
     assert not (tmp_path / "sft" / "training.json").exists()
+
+
+def test_a_training_that_diverged_is_an_error(small_log, tmp_path, monkeypatch):
+    monkeypatch.setitem(objectives.OBJECTIVES, "sft", lambda d, h: d.of_shown(d.log_policy) * np.nan)
+    with pytest.raises(RuntimeError, match="training diverged.*lower learning_rate"):
+        train.post_train(small_log, tmp_path / "sft", dataclasses.replace(TINY, max_examples=4))
+    assert not (tmp_path / "sft" / "training.json").exists()
+
+
+def test_reasons_longer_than_an_answer_may_be_are_left_out(small_log, tmp_path):
+    settings = dataclasses.replace(TINY, prompt="reasoned", method=train.REASONING)
+    _, tokenizer = model.load(model.TINY)
+    reader, part = train.reader_for(small_log, tokenizer, settings), train.plays(small_log, "train", 32, 0)
+    examples = train._examples(part, reader, 0)
+
+    def taught(most: int) -> tuple:
+        own = dataclasses.replace(settings, max_new_tokens=most)
+        return train._with_reasons(part, examples, reader, tmp_path / "sft-reasoning", own, ask=True)
+
+    everything, counts = taught(1000)
+    lengths = [len(answer) for answer in everything.answers]
+    assert counts["usable"] == len(lengths) and "longer than max_new_tokens" not in counts["faults"]
+    limit = int(np.median(lengths))
+    kept, counts = taught(limit)
+    assert kept.answers == [answer for answer in everything.answers if len(answer) <= limit]
+    assert counts["faults"]["longer than max_new_tokens"] == len(lengths) - len(kept.answers) > 0
+    assert counts["usable"] == len(kept.prompts) == len(kept.orders) == len(kept.arrays)
+    with pytest.raises(ValueError, match="gave no usable reason for 32 plays: .*longer than max_new_tokens"):
+        taught(8)
+
+
+def test_a_start_of_other_code_is_trained_anew(small_log, tmp_path, monkeypatch):
+    settings = dataclasses.replace(TINY, max_examples=4, method="softmax-dpo")
+    for code in ("earlier", "todays"):
+        monkeypatch.setattr(train, "code", lambda code=code: code)
+        train.post_train(small_log, tmp_path / "softmax-dpo", settings)
+        assert files.read_json(tmp_path / "sft" / "training.json")["code"] == code
 
 
 def test_an_exported_model_scores_as_its_adapter_does(trained, tmp_path, capsys):
@@ -177,8 +218,13 @@ def test_every_method_trains_with_every_prompt(refined, prompt, method):
     assert (training["order_sensitivity"] is not None) == (prompt == "label")
 
 
-@pytest.mark.parametrize("prompt", SCORED)
-def test_dpo_begins_at_ln_2_since_its_reference_is_the_sft_adapter(small_log, refined, tmp_path, prompt):
+@pytest.mark.parametrize(("prompt", "method"), [
+    *((prompt, "dpo") for prompt in SCORED), ("audience", "softmax-dpo"), ("label", "softmax-dpo"),
+])  # fmt: skip
+def test_preferences_begin_at_indifference_since_the_reference_is_the_sft_adapter(
+    small_log, refined, tmp_path, prompt, method
+):
+    """DPO at ln 2, softmax-DPO at ln K, whatever the adapter prefers."""
     from safetensors.torch import load_file, save_file
 
     settings, folder, _ = refined(prompt, "sft")
@@ -188,13 +234,14 @@ def test_dpo_begins_at_ln_2_since_its_reference_is_the_sft_adapter(small_log, re
     moved = {name: value + 8 * ("lora_B" in name) * torch.randn_like(value) for name, value in weights.items()}
     save_file(moved, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = dataclasses.replace(
-        settings, method="dpo", beta=30.0, ignored=0.0, max_examples=8, batch_size=8, micro_batch=8
+        settings, method=method, beta=30.0, ignored=0.0, max_examples=8, batch_size=8, micro_batch=8
     )
-    training = train.post_train(small_log, tmp_path / "dpo", settings)
+    training = train.post_train(small_log, tmp_path / method, settings)
     first = next(entry["loss"] for entry in training["curve"] if "loss" in entry)
-    assert first == pytest.approx(np.log(2), abs=1e-3)
-    # Against the base model it would not.
     rows = train.plays(small_log, "train", 8, settings.seed)
+    indifferent = np.log(2) if method == "dpo" else np.log(rows.arrays().mask.sum(axis=1)).mean()
+    assert first == pytest.approx(indifferent, abs=1e-3)
+    # Against the base model it would not.
     moved = []
     for adapter in (None, folder):
         language_model, tokenizer = model.load(settings.base, adapter, settings.dtype, max_tokens=settings.max_tokens)
@@ -217,16 +264,15 @@ train.post_train(Log.load(sys.argv[1]), sys.argv[2], train.Settings(**{settings}
 
 @pytest.mark.parametrize(("prompt", "method", "kill_at"), [
     ("audience", "sft", 1), ("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft", 2),
-    ("label", "sft-ips", 2), ("label", "dpo", 2),
+    ("label", "sft-ips", 2), ("label", "dpo", 2), ("reasoned", train.REASONING, 2),
 ])  # fmt: skip
 def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_log, tmp_path, prompt, method, kill_at):
     from safetensors.numpy import load_file
 
     small_log.save(tmp_path / "log")
     examples = 32 if method == "dpo" else 64  # TRL's trainer takes long, and sft comes first
-    settings = dataclasses.asdict(
-        dataclasses.replace(TINY, prompt=prompt, method=method, max_examples=examples, micro_batch=2, batch_size=4)
-    )
+    sizes = {"max_examples": examples, "micro_batch": 2, "batch_size": 4, "samples": 1, "max_new_tokens": 400}
+    settings = dataclasses.asdict(dataclasses.replace(TINY, prompt=prompt, method=method, **sizes))
     arguments = [sys.executable, "-c", SCRIPT.replace("{settings}", repr(settings)), tmp_path / "log"]
     process = subprocess.Popen([*arguments, tmp_path / "killed" / method], stderr=subprocess.DEVNULL)
     deadline = time.time() + 180

@@ -288,6 +288,11 @@ def test_same_seed_gives_the_same_bytes_and_another_gives_others(edition, log, t
 def test_world_opens_by_name(edition, tmp_path):
     opened = open_log(tmp_path / "log", "movielens", data=str(edition), n_titles=5, **SIZES)
     assert opened.manifest["world"] == "movielens" and opened.manifest["build"]["n_train"] == "300"
+    again = open_log(tmp_path / "log", "movielens", data=str(edition), n_titles=5, **SIZES)
+    assert again.manifest == opened.manifest
+    (edition / "more.csv").touch()
+    again = open_log(tmp_path / "log", "movielens", data=str(edition), n_titles=5, **SIZES)
+    assert again.manifest["source"] != opened.manifest["source"]
 
 
 # Tastes

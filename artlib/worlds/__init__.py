@@ -36,7 +36,7 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
     takes = inspect.signature(build).parameters
     arguments = {name: value for name, value in {"data": data, **parameters}.items() if name in takes}
     asked = {"world": world, "build": {name: str(value) for name, value in arguments.items()}}
-    asked["code"] = _code()
+    asked |= {"code": _code(), "source": source_stamp(world, data)}
     if (folder / "manifest.json").exists():
         log = Log.load(folder, validate=False)  # its checksums show that it is what was validated
         if {key: log.manifest.get(key) for key in asked} == asked:
@@ -46,6 +46,19 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
     log.validate()
     log.save(folder)
     return Log.load(folder, validate=False)
+
+
+def source_stamp(world: str, data: str = "") -> str | None:
+    """What tells one state of a world's source data from another: paths, sizes and times of its files; None where
+    there are none."""
+    if world == "fiction":
+        return None
+    from artlib.worlds import sources
+
+    folder = Path(data) if world == "own" else sources.folder(data)
+    found = sorted((path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file())
+    listed = "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in found)
+    return hashlib.sha256(f"{folder.absolute()}\n{listed}".encode()).hexdigest()
 
 
 def _code() -> str:
