@@ -1,5 +1,7 @@
 """Where, for whom and why a policy chooses badly."""
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -17,9 +19,9 @@ def describe(log: Log, test: Log, policy: np.ndarray, production: np.ndarray) ->
         policy, production: (n, K) probabilities.
 
     Returns:
-        impression_id, user_id, title, history (titles watched before), candidates, favourites (the member's three
-        top genres), match (share of the title's genres among them), cold, chosen, produced (column of the most
-        probable candidate), agrees; and `loss`: in simulated worlds the regret max q - sum_k pi_k q_k, else the
+        impression_id, user_id, title_id, title, history (titles watched before), candidates, favourites (the member's
+        three top genres), match (share of the title's genres among them), cold, chosen, produced (the most probable
+        artwork), agrees; and `loss`: in simulated worlds the regret max q - sum_k pi_k q_k, else the
         difference of IPS terms production - policy, whose mean is the estimated loss in value.
     """
     arrays = test.arrays()
@@ -32,7 +34,7 @@ def describe(log: Log, test: Log, policy: np.ndarray, production: np.ndarray) ->
     liked = np.take_along_axis(carried, top, axis=1) & (np.take_along_axis(profile, top, axis=1) > 0)
     cold = dict(zip(log.impressions["impression_id"].to_pylist(), log.cold(), strict=True))
     ids = test.impressions["impression_id"].to_pylist()
-    rows = np.arange(len(arrays))
+    rows, artwork = np.arange(len(arrays)), log.artworks["artwork_id"].to_numpy()
     if test.truth is not None:
         q = np.where(arrays.mask, test.expected_reward(), -np.inf)
         loss = q.max(axis=1) - np.where(arrays.mask, policy * np.where(arrays.mask, q, 0), 0).sum(axis=1)
@@ -42,14 +44,15 @@ def describe(log: Log, test: Log, policy: np.ndarray, production: np.ndarray) ->
     return pd.DataFrame({
         "impression_id": ids,
         "user_id": test.impressions["user_id"].to_pylist(),
+        "title_id": test.impressions["title_id"].to_pylist(),
         "title": [log.titles["name"][int(t)].as_py() for t in arrays.title],
         "history": stop - start,
         "candidates": arrays.mask.sum(axis=1),
         "favourites": [", ".join(names[t[profile[i, t] > 0]]) for i, t in enumerate(top)],
         "match": liked.sum(axis=1) / np.maximum(carried.sum(axis=1), 1),
         "cold": [bool(cold[name]) for name in ids],
-        "chosen": policy.argmax(axis=1),
-        "produced": production.argmax(axis=1),
+        "chosen": artwork[arrays.candidates[rows, policy.argmax(axis=1)]],
+        "produced": artwork[arrays.candidates[rows, production.argmax(axis=1)]],
         "agrees": policy.argmax(axis=1) == production.argmax(axis=1),
         "loss": loss,
     })  # fmt: skip
@@ -64,7 +67,9 @@ def by_group(cases: pd.DataFrame, measure: str) -> pd.DataFrame:
     quartiles = pd.qcut(cases["history"], 4, duplicates="drop")
     groups = {
         "candidates": cases["candidates"],
-        "history": quartiles.cat.rename_categories(lambda part: f"{int(part.left) + 1} to {int(part.right)} titles"),
+        "history": quartiles.cat.rename_categories(
+            lambda part: f"{math.floor(part.left) + 1} to {int(part.right)} titles"
+        ),
         "favourite genres in the title": np.where(cases["match"] > 0, "some", "none"),
         "title": np.where(cases["cold"], "cold", "warm"),
         "production": np.where(cases["agrees"], "chooses the same", "chooses another"),

@@ -45,17 +45,22 @@ def reward_model(log: Log, test: Log, policies: dict[str, np.ndarray], seed: int
     rate = np.where(arrays.mask, popular_scores(log, test), 0)
     features = [rate, np.log(np.maximum(arrays.production, 1e-6))]
     features += [policies[name] for name in ("text",) if name in policies]
-    return ope.cross_fit(np.stack(features, axis=2), arrays.reward, arrays.shown, arrays.user, arrays.mask, seed=seed)
+    folds = min(5, len(np.unique(arrays.user)))
+    return ope.cross_fit(
+        np.stack(features, axis=2), arrays.reward, arrays.shown, arrays.user, arrays.mask, folds=folds, seed=seed
+    )
 
 
-def feedbacks(test: Log, policies: dict[str, np.ndarray], q_hat: np.ndarray | None, rows=slice(None)) -> dict:
-    """Each policy's `ope.Feedback` on some rows of the test split."""
+def feedbacks(
+    test: Log, policies: dict[str, np.ndarray], q_hat: np.ndarray | None, rows=slice(None), cluster: str = "user"
+) -> dict:
+    """Each policy's `ope.Feedback` on some rows of the test split, clustered by "user" or "title"."""
     arrays = test.arrays()
     return {
         name: ope.Feedback(
             reward=arrays.reward[rows], action=arrays.shown[rows], propensity=arrays.propensity[rows],
             target=target[rows], q_hat=None if q_hat is None else q_hat[rows], mask=arrays.mask[rows],
-            cluster=arrays.user[rows],
+            cluster=getattr(arrays, cluster)[rows],
         )
         for name, target in policies.items()
     }  # fmt: skip
@@ -96,12 +101,17 @@ def evaluate(
 
 
 def paired_lift(test: Log, policies: dict[str, np.ndarray], baseline: str, names: list[str],
-                n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:  # fmt: skip
-    """The lift in true value of some policies over a baseline other than production, paired, clustered by user."""
+                n_bootstrap: int = 1000, seed: int = 0, cluster: str = "user") -> pd.DataFrame:  # fmt: skip
+    """The lift in true value of some policies over a baseline, paired.
+
+    Args:
+        cluster: "user", for an interval that holds for other members and these titles, or "title", the reverse.
+    """
     chosen = {name: policies[name] for name in [baseline, *names]}
     return ope.compare(
-        feedbacks(test, chosen, test.expected_reward()), baseline, "dm", n_bootstrap=n_bootstrap, seed=seed
-    ).iloc[1:]
+        feedbacks(test, chosen, test.expected_reward(), cluster=cluster), baseline, "dm", n_bootstrap=n_bootstrap,
+        seed=seed,
+    ).iloc[1:]  # fmt: skip
 
 
 def methods(path: str | os.PathLike) -> pd.DataFrame:

@@ -34,7 +34,7 @@ def find(tables: dict[str, pa.Table]) -> list[str]:
         *_feedback("impressions", tables),
         *_production(tables["impressions"]),
         *_splits(tables["impressions"]),
-        *(_feedback("earlier", tables) if "earlier" in tables else ()),
+        *(_earlier(tables) if "earlier" in tables else ()),
         *(_truth(tables) if "truth" in tables else ()),
     ]
 
@@ -118,6 +118,15 @@ def _feedback(name: str, tables: dict[str, pa.Table]) -> Iterator[str]:
                       "is not a finite number of at least 0", "shift or repair the reward")  # fmt: skip
 
 
+def _earlier(tables: dict[str, pa.Table]) -> Iterator[str]:
+    yield from _feedback("earlier", tables)
+    earlier, impressions = tables["earlier"], tables["impressions"]
+    first = pc.min(pc.cast(impressions["timestamp"], pa.int64())).as_py()
+    late = pc.cast(earlier["timestamp"], pa.int64()).to_numpy() >= first
+    yield from _fault("earlier", "timestamp", late, earlier["timestamp"],
+                      "is not before the first impression of the log", "keep only what came before it")  # fmt: skip
+
+
 def _candidates(name: str, table: pa.Table, artworks: pa.Table) -> Iterator[str]:
     column = table["candidates"]
     lengths = pc.list_value_length(column).to_numpy()
@@ -161,11 +170,10 @@ def _splits(impressions: pa.Table) -> Iterator[str]:
     yield from _fault("impressions", "split", ~np.isin(split.astype(str), SPLITS), split,
                       f"is not one of {', '.join(SPLITS)}", "name the split")  # fmt: skip
     pair = pd.MultiIndex.from_arrays([impressions["user_id"].to_numpy(), impressions["title_id"].to_numpy()])
-    trained = pair[split == "train"]
-    for name in ("validation", "test"):
-        bad = (split == name) & pair.isin(trained)
+    for name, before in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        bad = (split == name) & pair.isin(pair[split == before])
         yield from _fault("impressions", "split", bad, pair,
-                          f"(user, title) of a {name} impression is in train too",
+                          f"(user, title) of a {name} impression is in {before} too",
                           "keep all impressions of a user-title pair in one split")  # fmt: skip
 
 

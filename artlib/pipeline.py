@@ -68,10 +68,10 @@ def run_folder(run: str, needs: Iterable[str] = ()) -> Path:
     for need in needs:
         if not (folder / need).exists():
             maker = PRODUCTS.get(Path(need).parts[0], "an earlier one")
-            profile = _read(folder).get("profile", "demo")
+            command = _read(folder).get("command", f"python -m artlib run --profile demo --run {run}")
             raise MissingStep(
                 f"{folder / need} is missing: notebook {maker} makes it. Run all cells of {maker}.ipynb in "
-                f"JupyterLab with run = {run!r}, or `python -m artlib run --profile {profile} --run {run}`"
+                f"JupyterLab with run = {run!r}, or `{command}`"
             )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -125,6 +125,10 @@ def run(
     known = parameters.known(paths)
     _require_run(known, paths)
     values = parameters.resolve(known, notebooks / "profiles" / f"{profile}.yaml", settings, name)
+    for given in ("data", "base"):
+        path = Path(values.get(given) or "").expanduser()
+        if values.get(given) and path.is_dir():
+            values[given] = str(path.absolute())
     _set_environment()
     folder = run_folder(values["run"])
     lock = filelock.FileLock(folder / ".lock", timeout=0)
@@ -206,7 +210,7 @@ def _run_steps(
             continue
         print(f"{label} ...", flush=True)
         _forget(folder, [later.stem for later in paths[number:]])
-        started, clock = _now(), time.monotonic()
+        started, begun, clock = _now(), time.time(), time.monotonic()
         notebook.execute(path, outputs / path.name, steps[path.stem], label, timeout)
         seconds = time.monotonic() - clock
         with _changing(folder) as content:
@@ -218,6 +222,7 @@ def _run_steps(
                 "versions": versions(),
                 "commit": commit(path.parent),
                 "products": [p for p, by in PRODUCTS.items() if by == path.stem and (folder / p).exists()],
+                "figures": sorted(p.name for p in folder.glob("figures/*.png") if p.stat().st_mtime >= begun),
             }
         print(f"{label} ... {_duration(seconds)}", flush=True)
 

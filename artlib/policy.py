@@ -243,6 +243,8 @@ def compute(
     save(folder, "popular", test, greedy(popular_scores(log, test)))
     if test.truth is not None:
         save(folder, "oracle", test, oracle(test))
+    else:
+        files.discard(folder / "oracle.parquet")  # of an earlier log of the run
     base = {"base": settings.base, "dtype": settings.dtype}
     embeddings = functools.cache(lambda: caption_embeddings(log, settings))
     all_plays = train.plays(log, "train", None, settings.seed)

@@ -54,7 +54,9 @@ def publish(
         filled[path] = fill(path, folder / "notebooks" / path.name, values["run"], places)
     prefix = f"{values['run']}-" if differing else ""
     said = []
-    for picture in sorted((folder / "figures").glob("*.png")):
+    # Not those that earlier runs of other notebooks or parameters left.
+    pictures = {folder / "figures" / name for step in content["steps"].values() for name in step["figures"]}
+    for picture in sorted(pictures):
         target = repository / "figures" / f"{prefix}{picture.name}"
         with files.replacing(target) as temporary:
             shutil.copyfile(picture, temporary)

@@ -39,6 +39,18 @@ def test_groups_partition_the_impressions_and_average_to_the_whole(cases):
     assert (groups["lower"] <= groups["mean"]).all() and (groups["mean"] <= groups["upper"]).all()
 
 
+def test_choices_are_artworks_and_histories_are_counted_from_0(small_log, cases):
+    test, table = cases
+    owner = {row["artwork_id"]: row["title_id"] for row in small_log.artworks.to_pylist()}
+    assert [owner[artwork] for artwork in table["chosen"]] == table["title_id"].tolist()
+    offered, best = test.impressions["candidates"].to_pylist(), test.arrays().production.argmax(axis=1)
+    assert table["produced"].tolist() == [offered[row][k] for row, k in enumerate(best)]
+    history = np.arange(len(table)) % 40  # somebody has none
+    groups = errors.by_group(table.assign(history=history), "regret")
+    first = groups[groups["group"] == "history"].iloc[0]
+    assert first["level"] == "0 to 9 titles" and first["n"] == (history <= 9).sum()
+
+
 def test_a_case_lists_every_candidate_with_its_caption(small_log, cases):
     test, _ = cases
     case = errors.read_case(small_log, test, 3, {"random": policy.uniform(test)})

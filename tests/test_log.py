@@ -327,16 +327,25 @@ def test_fault_is_named_by_file_row_column_and_value(copy, file, column, row, va
     assert str(copy) in str(caught.value)
 
 
-def test_test_pair_in_training_is_named(copy):
+@pytest.mark.parametrize("before", ["train", "validation"])
+def test_test_pair_in_an_earlier_split_is_named(copy, before):
     frame = pd.read_parquet(copy / "impressions.parquet")
-    test, train = (frame.index[frame["split"] == name][3] for name in ("test", "train"))
+    test, train = (frame.index[frame["split"] == name][3] for name in ("test", before))
     take = ["user_id", "title_id", "candidates", "production", "shown"]
     rows = pq.read_table(copy / "impressions.parquet").select(take).to_pylist()
     change(copy, "impressions", {int(test): rows[train]})
     with pytest.raises(LogError) as caught:
         Log.load(copy, validate=True)
     pair = (frame["user_id"][train], frame["title_id"][train])
-    assert f"impressions.parquet row {test}, column split: {pair!r} (user, title) of a test" in str(caught.value)
+    said = f"impressions.parquet row {test}, column split: {pair!r} (user, title) of a test impression is in {before}"
+    assert said in str(caught.value)
+
+
+def test_an_earlier_impression_that_is_none_is_named(copy):
+    first = pd.read_parquet(copy / "impressions.parquet")["timestamp"].min().to_pydatetime()
+    change(copy, "earlier", {5: {"timestamp": first}})
+    with pytest.raises(LogError, match="earlier.parquet row 5, column timestamp: .* is not before the first"):
+        Log.load(copy)
 
 
 def test_impression_without_truth_is_named(copy):

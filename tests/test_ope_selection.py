@@ -180,6 +180,14 @@ def test_needed_impressions_fall_with_the_square_of_the_lift_and_reach_the_wante
     assert at_needed.detectable_lift == pytest.approx(0.03, rel=0.001)
 
 
+def test_no_power_is_claimed_for_a_policy_that_never_shows_what_was_logged():
+    reward, action = np.tile([0.0, 1.0], 200), np.zeros(400, int)
+    shown, never = (np.tile(np.eye(2)[a], (400, 1)) for a in (0, 1))
+    base, new = (ope.Feedback(reward, action, np.full(400, 0.5), target) for target in (shown, never))
+    plan = ope.power(new, base, estimators=["ips", "snips"])
+    assert plan[["sd", "impressions", "power"]].isna().all(axis=None)
+
+
 def test_impressions_that_repeat_a_users_others_do_not_count():
     """A log with every impression twice needs twice the impressions: what counts is users."""
     once = simulate(300, seed=0).feedback

@@ -278,6 +278,24 @@ def test_missing_step_names_its_notebook_and_command(folder, need, maker):
     assert not (pipeline.runs_folder() / "mine").exists()
 
 
+def test_missing_step_names_the_command_that_began_the_run(folder):
+    mine = pipeline.run_folder("mine")
+    (mine / "run.json").write_text(json.dumps({"command": "python -m artlib run --run mine --set world=own"}))
+    with pytest.raises(pipeline.MissingStep, match="or `python -m artlib run --run mine --set world=own`"):
+        pipeline.run_folder("mine", needs=["log"])
+
+
+def test_folders_mean_the_same_to_the_notebooks_wherever_they_run(folder, monkeypatch):
+    write_notebook(folder / "01_one.ipynb", "1", declares='run: str = "demo"  # name\ndata: str = ""  # folder')
+    (folder.parent / "mylog").mkdir()
+    monkeypatch.chdir(folder.parent)
+    ran = []
+    monkeypatch.setattr(pipeline, "_run_steps", lambda paths, known, values, *_: ran.append(values["data"]))
+    for data in ("mylog", "elsewhere", ""):
+        pipeline.run("demo", [f"data={data}"], notebooks=folder)
+    assert ran == [str(folder.parent / "mylog"), "elsewhere", ""]
+
+
 def test_present_step_is_no_error(folder):
     (pipeline.run_folder("mine") / "log").mkdir()
     assert pipeline.run_folder("mine", needs=["log"]) == pipeline.runs_folder() / "mine"
@@ -531,7 +549,8 @@ def ran(folder: Path, *cells_outputs: tuple[str, list], profile: str = "demo") -
     nbformat.write(done, mine / "notebooks" / source.name)
     (mine / "figures").mkdir()
     (mine / "figures" / "lift.png").write_bytes(b"png")
-    step = {"started": "2026-01-01", "commit": "c0ffee", "versions": {"torch": "2"}}
+    (mine / "figures" / "stale.png").write_bytes(b"of other parameters")
+    step = {"started": "2026-01-01", "commit": "c0ffee", "versions": {"torch": "2"}, "figures": ["lift.png"]}
     return mine, {"profile": profile, "command": "python -m artlib run", "steps": {"01_one": step}}
 
 

@@ -52,6 +52,12 @@ def test_answers_are_kept_for_the_same_question_only(small_log, answered):
     assert path.stat().st_mtime_ns == before
 
 
+def test_the_oracle_of_an_earlier_log_is_no_policy_of_one_without_truth(small_log, answered, tmp_path):
+    folder = shutil.copytree(answered[1], tmp_path / "policies")
+    policy.compute(dataclasses.replace(small_log, truth=None), folder, SETTINGS, {}, most=60, report=lambda _: None)
+    assert not (folder / "oracle.parquet").exists() and (folder / "popular.parquet").exists()
+
+
 def test_a_text_baseline_that_would_be_the_same_twice_is_left_out(small_log, answered, tmp_path):
     _, folder, _ = answered
     shutil.copytree(folder, tmp_path / "policies")

@@ -39,7 +39,8 @@ def power(
 
     Returns:
         DataFrame, a row per estimator: estimator, lift, sd (s, per impression), impressions (needed), n,
-        detectable_lift (at n, with the wanted power), power (of detecting `lift` at n).
+        detectable_lift (at n, with the wanted power), power (of detecting `lift` at n); NaN where nothing that was
+        logged is ever shown by a policy.
 
     Raises:
         ValueError: when lift is 0, a probability is outside (0, 1), or the baseline's value is not positive.
@@ -53,7 +54,7 @@ def _plan(target, baseline, name, lift, n, alpha, wanted) -> dict:
     sd = lift_deviation(target, baseline, name)
     z_alpha, z_power = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(wanted)
     needed = ((z_alpha + z_power) * sd / lift) ** 2
-    shift = abs(lift) * np.sqrt(n) / sd if sd > 0 else np.inf
+    shift = np.inf if sd == 0 else abs(lift) * np.sqrt(n) / sd
     return {
         "estimator": name,
         "lift": lift,
@@ -68,7 +69,9 @@ def _plan(target, baseline, name, lift, n, alpha, wanted) -> dict:
 def lift_deviation(target: Feedback, baseline: Feedback | None, estimator: str) -> float:
     """s of one impression: sqrt(n) times the cluster-robust standard error of the paired lift, at lift 0.
 
-    At lift 0 the two values are alike, so s = sqrt(n) se(IF_target - IF_baseline) / V(baseline).
+    At lift 0 the two values are alike, so s = sqrt(n) se(IF_target - IF_baseline) / V(baseline). The target's rewards
+    are taken as logged: a target with a large lift of its own is played more than one with a small lift would be, and
+    s is larger by up to the square root of the ratio of their values.
     """
     ours = terms(target, estimator)
     theirs = terms(target, "on-policy") if baseline is None else terms(baseline, estimator)
@@ -77,6 +80,8 @@ def lift_deviation(target: Feedback, baseline: Feedback | None, estimator: str) 
             f"the baseline's value is {theirs.value}: a relative lift needs a positive one; take a log "
             "with rewards, and a baseline that overlaps with it"
         )
+    if not (ours.defined and theirs.defined):
+        return float("nan")
     sizes = intervals.cluster_sizes(target)
     difference = intervals.influence(intervals.cluster_sums(ours, target), sizes) - intervals.influence(
         intervals.cluster_sums(theirs, baseline or target), sizes

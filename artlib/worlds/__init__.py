@@ -26,9 +26,8 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
     if world not in WORLDS:
         raise LogError(f"world {world!r} is not one of {', '.join(WORLDS)}")
     folder = Path(folder)
+    _require_own(world, data)
     if world == "own":
-        if not data:
-            raise LogError("world 'own' needs the parameter data: the folder of your log")
         log = Log.load(data)
         log.save(folder)
         return log
@@ -48,6 +47,11 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
     return Log.load(folder, validate=False)
 
 
+def _require_own(world: str, data: str) -> None:
+    if world == "own" and not data:
+        raise LogError("world 'own' needs the parameter data: the folder of your log")
+
+
 def source_stamp(world: str, data: str = "") -> str | None:
     """What tells one state of a world's source data from another: paths, sizes and times of its files; None where
     there are none."""
@@ -55,14 +59,16 @@ def source_stamp(world: str, data: str = "") -> str | None:
         return None
     from artlib.worlds import sources
 
-    folder = Path(data) if world == "own" else sources.folder(data)
+    _require_own(world, data)
+    folder = sources.folder(data)
     found = sorted((path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file())
     listed = "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in found)
     return hashlib.sha256(f"{folder.absolute()}\n{listed}".encode()).hexdigest()
 
 
 def _code() -> str:
-    """sha256 of all that worlds are made of: a log built by other code is another log."""
+    """sha256 of all that worlds are made of: a log built, or checked, by other code is another log."""
     folder = Path(__file__).parent
     sources = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".yaml"))
+    sources += [folder.parent / name for name in ("log.py", "log_faults.py")]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
