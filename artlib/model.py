@@ -223,7 +223,8 @@ def has_vllm() -> bool:
 
 
 def _vllm_engine(path: str, adapter: str | os.PathLike | None, dtype: str, max_tokens: int, seed: int):
-    """A vLLM engine in what the GPU has free, for at most so many tokens of prompt and answer together."""
+    """A vLLM engine in what the GPU has free, without one in half of the free memory, for at most so many tokens of
+    prompt and answer together."""
     import torch
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -236,6 +237,11 @@ def _vllm_engine(path: str, adapter: str | os.PathLike | None, dtype: str, max_t
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info()
         options["gpu_memory_utilization"] = 0.9 * free / total
+    else:  # its CPU build goes by the same name for the machine's memory, and asks for nearly all of it
+        import psutil
+
+        memory = psutil.virtual_memory()
+        options["gpu_memory_utilization"] = 0.5 * memory.available / memory.total
     with quiet():
         import vllm
 
