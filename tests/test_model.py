@@ -71,6 +71,17 @@ def test_the_embedded_model_prefers_the_fitting_caption():
     assert found[1] > found[0] + 1
 
 
+@pytest.mark.slow
+def test_the_embedded_tokenizer_is_smollm2s():
+    """Digits alone, no byte fallback; transformers reads another out of the GGUF."""
+    _, tokenizer = model.load(model.EMBEDDED)
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("x  1999 ½").input_ids)
+    assert tokens == ["x", "ĠĠ", "1", "9", "9", "9", "Ġ", "Â½"]
+    text = "x  7 ½ naïve 🚀\n"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") == tokenizer.eos_token_id
+
+
 def save_adapter(folder):
     """An adapter of the embedded model that changes it much; returns the tokenizer."""
     import torch

@@ -58,6 +58,20 @@ def test_the_oracle_of_an_earlier_log_is_no_policy_of_one_without_truth(small_lo
     assert not (folder / "oracle.parquet").exists() and (folder / "popular.parquet").exists()
 
 
+def test_lifts_may_be_clustered_by_title(answered):
+    """All impressions of a title are one observation then: the interval is that of the titles' sums."""
+    test, _, policies = answered
+    by = {
+        cluster: evaluation.paired_lift(test, policies, "random", ["oracle"], cluster=cluster).iloc[0]
+        for cluster in ("user", "title")
+    }
+    assert by["user"]["lift"] == by["title"]["lift"]
+    title = test.arrays().title
+    feedbacks = evaluation.feedbacks(test, policies, test.expected_reward(), cluster="title")
+    assert all((feedback.cluster == title).all() for feedback in feedbacks.values())
+    assert by["title"]["lift_upper"] != by["user"]["lift_upper"]
+
+
 def test_a_text_baseline_that_would_be_the_same_twice_is_left_out(small_log, answered, tmp_path):
     _, folder, _ = answered
     shutil.copytree(folder, tmp_path / "policies")
