@@ -150,8 +150,10 @@ class _Terminal:
 
 def _write_page(executed: nbformat.NotebookNode, target: Path) -> None:
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
-    exporter = HTMLExporter(raw_template=_PAGE)
+    # A progress bar is many outputs, each over the one before: shown is the last.
+    exporter = HTMLExporter(raw_template=_PAGE, preprocessors=[CoalesceStreamsPreprocessor])
     exporter.log.disabled = True  # it would complain of pictures without a description
     page, _ = exporter.from_notebook_node(executed, resources={"metadata": {"name": target.stem}})
     with files.replacing(target.with_suffix(".html")) as temporary:

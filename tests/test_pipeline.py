@@ -366,6 +366,17 @@ def test_page_fetches_nothing(folder, tmp_path):
     assert "<script" not in page and "@import" not in page and 'href="http' not in page
 
 
+def test_page_shows_the_end_of_a_progress_bar_only(folder, tmp_path):
+    node = nbformat.read(write_notebook(folder / "01_one.ipynb", "1"), as_version=4)
+    texts = ("begun\n", "\rscoring:   0%", "\rscoring:  50%", "\rscoring: 100%\n", "done\n")
+    node.cells[2].outputs = [nbformat.from_dict(stream(text, "stderr")) for text in texts]
+    notebook._write_page(node, tmp_path / "01_one.ipynb")
+    page = (tmp_path / "01_one.html").read_text()
+    assert all(text in page for text in ("begun", "scoring: 100%", "done"))
+    assert "scoring:   0%" not in page and "scoring:  50%" not in page
+    assert len(node.cells[2].outputs) == 5  # the notebook itself keeps them
+
+
 def test_fingerprint_depends_on_all_that_a_notebook_runs_and_reads(folder, package, monkeypatch):
     monkeypatch.setattr(pipeline, "READS", {"03_n": "figures/a-*.json"})
     (package / "worlds").mkdir()
