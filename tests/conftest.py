@@ -1,4 +1,4 @@
-"""What several test files need: a small log, the real data if it is here."""
+"""What several test files need: a small log, the real data if it is here, a place for small notebooks."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from artlib import log as logs
+from artlib import pipeline
 from artlib.worlds import fiction
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,3 +25,25 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is not a folder (set ARTLIB_DATA)")
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A notebooks folder in a repository whose path would upset str.format, with two profiles."""
+    for name in ("ARTLIB_DATA", "PYTHONPATH"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("ARTLIB_RUNS", str(tmp_path / "runs"))
+    notebooks = tmp_path / "a {repository}" / "notebooks"
+    (notebooks / "profiles").mkdir(parents=True)
+    (notebooks / "profiles" / "demo.yaml").write_text("# the defaults\n")
+    (notebooks / "profiles" / "small.yaml").write_text("seed: 5\nrate: 1e-4\n")
+    return notebooks
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """Stands in for artlib in the fingerprints, lest someone at work on its files disturbs a test."""
+    package = tmp_path / "package"
+    package.mkdir()
+    monkeypatch.setattr(pipeline, "PACKAGE", package)
+    return package
