@@ -45,7 +45,7 @@ def reward_model(log: Log, test: Log, policies: dict[str, np.ndarray], seed: int
     rate = np.where(arrays.mask, popular_scores(log, test), 0)
     features = [rate, np.log(np.maximum(arrays.production, 1e-6))]
     features += [policies[name] for name in ("text",) if name in policies]
-    folds = min(5, len(np.unique(arrays.user)))
+    folds = max(2, min(5, len(np.unique(arrays.user))))
     return ope.cross_fit(
         np.stack(features, axis=2), arrays.reward, arrays.shown, arrays.user, arrays.mask, folds=folds, seed=seed
     )

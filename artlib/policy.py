@@ -180,14 +180,17 @@ def read(folder: str | os.PathLike, log: Log, column: str = "probabilities") -> 
     """Read the policies of a folder for a log's impressions: name -> (n, K), where they have the column.
 
     Raises:
-        LogError: a file lacks an impression, or has other candidates.
+        LogError: a file lacks an impression, has other candidates, or is by an adapter that was trained anew since.
     """
     found = {}
     mask = log.arrays().mask
+    asked = files.read_json(Path(folder) / "asked.json") or {}
     for path in sorted(Path(folder).glob("*.parquet")):
         table = pq.read_table(path)
         if column not in table.column_names:
             continue
+        if outdated := _outdated(path, asked.get(path.stem, {}), log):
+            raise LogError(f"{path} {outdated}; run 03_evaluate again")
         order = pc.index_in(log.impressions["impression_id"], table["impression_id"].combine_chunks())
         if order.null_count:
             raise LogError(f"{path} lacks some of the impressions; run 03_evaluate again")
@@ -196,6 +199,16 @@ def read(folder: str | os.PathLike, log: Log, column: str = "probabilities") -> 
             raise LogError(f"{path} is for other candidates than the log's; run 03_evaluate again")
         found[path.stem] = values
     return found
+
+
+def _outdated(path: Path, asked: dict, log: Log) -> str | None:
+    """Why answers are not this run's: notebooks may be opened in any order."""
+    if asked and asked["log"] != log.manifest.get("files"):
+        return "is about another log"
+    training = path.parents[1] / "adapters" / path.stem.removeprefix("llm-") / "training.json"
+    if "adapter" in asked and training.exists() and files.sha256(training) != asked["adapter"]:
+        return f"is by an earlier adapter than {training.parent}"
+    return None
 
 
 def compute(

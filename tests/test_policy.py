@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from artlib import evaluation, model, policy, score, train
+from artlib import evaluation, files, log, model, policy, score, train
 
 SETTINGS = train.Settings(base=model.TINY, dtype="float32", max_examples=60, max_validation=20, max_tokens=8192)
 
@@ -50,6 +50,34 @@ def test_answers_are_kept_for_the_same_question_only(small_log, answered):
     before = path.stat().st_mtime_ns
     policy.compute(small_log, folder, SETTINGS, {}, most=60, report=lambda _: None)
     assert path.stat().st_mtime_ns == before
+
+
+def test_answers_about_another_log_or_by_an_earlier_adapter_are_refused(small_log, answered, tmp_path):
+    """In JupyterLab, 04 may be opened after 01 or 02 was run again, and 03 was not."""
+    folder = shutil.copytree(answered[1], tmp_path / "policies")
+    training = tmp_path / "adapters" / "sft" / "training.json"
+    files.write_json(training, {"seed": 0})
+    asked = files.read_json(folder / "asked.json")
+    asked["llm-sft"] = asked["llm-zero-shot"] | {"adapter": files.sha256(training)}
+    files.write_json(folder / "asked.json", asked)
+    shutil.copy(folder / "llm-zero-shot.parquet", folder / "llm-sft.parquet")
+    test = answered[0]
+    assert policy.read(folder, test).keys() == answered[2].keys() | {"llm-sft"}
+    another = dataclasses.replace(test, manifest=test.manifest | {"files": {"impressions": "0" * 64}})
+    with pytest.raises(log.LogError, match="is about another log; run 03_evaluate again"):
+        policy.read(folder, another)
+    files.write_json(training, {"seed": 1})
+    with pytest.raises(log.LogError, match="llm-sft.parquet is by an earlier adapter than .*sft; run"):
+        policy.read(folder, test)
+
+
+def test_a_test_split_of_one_member_is_refused(small_log, answered):
+    """Nobody else's impressions could teach the reward model."""
+    test, _, policies = answered
+    user = test.arrays().user
+    rows = np.flatnonzero(user == np.bincount(user).argmax())
+    with pytest.raises(ValueError, match="cluster has 1 users but folds is 2"):
+        evaluation.reward_model(small_log, test.take(rows), {"production": policies["production"][rows]})
 
 
 def test_the_oracle_of_an_earlier_log_is_no_policy_of_one_without_truth(small_log, answered, tmp_path):
