@@ -80,6 +80,7 @@ WORLDS = {
         _fiction(n_users=2000, n_titles=300, n_train=12_000, n_validation=2000, n_test=2000, seed=11),
         sizes=(250, 500, 1000, 2000), few=300, checked=40,
         grid={
+            "sft twice 2000": {"epochs": 2},  # the time of the methods that go on from sft
             **{f"sft {size}": {} for size in (250, 500, 1000, 2000)},
             "sft-ips 2000": {"method": "sft-ips"},
             "dpo 2000": DPO,
@@ -98,6 +99,7 @@ WORLDS = {
         sizes=(800, 3000), few=300, checked=120, validated=500,
         grid={
             "sft by 4 titles 800": {},  # a step, as elsewhere
+            "sft 3000": FEW_PLAYS,  # not last: others go on from sft on 800
             "sft 800": FEW_PLAYS,
             "sft-ips 800": {**FEW_PLAYS, "method": "sft-ips"},
             "dpo 800": {**FEW_PLAYS, **DPO},
