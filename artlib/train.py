@@ -206,9 +206,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 def code() -> str:
     """What training does, so that adapters and answers of other code are not taken for today's."""
     own = sys.modules[__name__]
-    return files.code_sha256(
-        logs, prompts, layout, model, score, objectives, trainers, teacher, ope.reward_model, own
-    )
+    return files.code_sha256(logs, prompts, layout, model, score, objectives, trainers, teacher, ope.reward_model, own)
 
 
 def adapters(folder: str | os.PathLike, log: Log) -> dict[str, Path]:

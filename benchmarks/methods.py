@@ -80,7 +80,7 @@ WORLDS = {
         _fiction(n_users=2000, n_titles=300, n_train=12_000, n_validation=2000, n_test=2000, seed=11),
         sizes=(250, 500, 1000, 2000), few=300, checked=40,
         grid={
-            "sft twice 2000": {"epochs": 2},  # the time of the methods that go on from sft
+            "sft twice 2000": {"epochs": 2},  # a second pass, as the methods that go on from sft have
             **{f"sft {size}": {} for size in (250, 500, 1000, 2000)},
             "sft-ips 2000": {"method": "sft-ips"},
             "dpo 2000": DPO,
