@@ -19,13 +19,18 @@ from typing import Protocol
 from artlib import files, model
 from artlib.log import History, Log, genre_names
 from artlib.prompts import ANSWER, parse
-from artlib.worlds import fiction
+from artlib.worlds import fiction, movielens_text
 
 SHORTEST, LONGEST = 20, 600  # characters of a reason
 REQUEST = (
     "{question}\n\nThe viewer played poster {letter}. In one or two sentences, say why, from what the viewer watches "
     "and what the poster shows, without naming a letter. Then end with the line\n{answer} {letter}"
 )
+# By world: what tells a caption's genre and the detail that gives it away, and how a reason puts that detail.
+SIMULATED = {
+    "fiction": (fiction.shown, "this poster shows {}, as such films do"),
+    "movielens": (movielens_text.shown, "this poster looks like such films, {}"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,37 +62,38 @@ class Teacher(Protocol):
 
 
 class World:
-    """Words the reasons of the simulator of `fiction` itself: which theme a poster shows, and who likes it.
+    """Words the reasons of a simulator itself: which genre a poster leans to, and who likes it.
 
     Args:
-        log: a fiction log; questions refer to its impressions.
+        log: of `fiction` or `movielens`; questions refer to its impressions.
     """
 
     name = "world"
 
     def __init__(self, log: Log):
-        if log.manifest.get("world") != "fiction":
-            raise ValueError(f"the teacher 'world' knows the world fiction only, not {log.manifest.get('world')!r}")
-        text = fiction.text()
-        self._scenes = {scene.lower(): theme for theme, scenes in enumerate(text.scenes) for scene in scenes}
-        self._genres = text.genres
+        world = log.manifest.get("world")
+        if world not in SIMULATED:
+            raise ValueError(f"the teacher 'world' knows the worlds {' and '.join(SIMULATED)} only, not {world!r}")
+        self._read, self._shows = SIMULATED[world]
         self._columns = {name: column for column, name in enumerate(genre_names(log.titles))}
         self._profile = History(log.titles, log.histories).genre_profile(log.impressions)
         arrays = log.arrays()
         self._captions = [log.artworks["caption"][int(artwork)].as_py() for artwork in arrays.shown_artwork]
-        made_of = files.code_sha256(sys.modules[__name__], fiction).encode() + self._profile.tobytes()
+        modules = (sys.modules[module] for module in (__name__, self._read.__module__))
+        made_of = files.code_sha256(*modules).encode() + self._profile.tobytes()
         self.identity = f"world {hashlib.sha256(made_of).hexdigest()}"
 
     def answers(self, questions: list[Question]) -> Iterator[tuple[Question, str | Exception]]:
         average = self._profile.mean(axis=0)
         for question in questions:
-            caption = self._captions[question.impression]
-            scene = next(scene for scene in self._scenes if caption.lower().startswith(scene))
-            genre = self._genres[self._scenes[scene]]
+            try:
+                genre, detail = self._read(self._captions[question.impression])
+            except LookupError as error:
+                yield question, error
+                continue
             more = self._profile[question.impression] - average
             loved = sorted(set(self._columns) - {genre}, key=lambda name: (-more[self._columns[name]], name))
-            watches = " and ".join(loved[:2])
-            shows = f"this poster shows {scene}, as such films do"
+            watches, shows = " and ".join(loved[:2]), self._shows.format(detail)
             if more[self._columns[genre]] > 0:
                 reason = f"The viewer watches more {genre} than most, besides {watches}, and {shows}."
             else:

@@ -106,6 +106,7 @@ WORLDS = {
             "softmax-dpo 800": {**FEW_PLAYS, **DPO, "method": "softmax-dpo"},
             "counterfactual 2400": {**FEW_PLAYS, **COUNTERFACTUAL},
             "label sft 200": LABEL,
+            "sft-reasoning 200": REASONED,
             "caption sft 800": CAPTION,
         },
     ),

@@ -1,5 +1,6 @@
 """Teachers: what they write is checked, kept and asked for once; their failures are counted and stop nothing."""
 
+import dataclasses
 import http.server
 import json
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 from artlib import model, prompts, teacher, train
 from artlib.teacher import Question
+from artlib.worlds import fiction, movielens_text
 
 REASON = "The viewer watches space films, and the picture shows a rocket."
 
@@ -133,8 +135,6 @@ def test_a_reason_is_used_once(tmp_path):
 
 
 def test_the_worlds_own_reasons_are_usable_and_name_the_theme_that_is_shown(small_log, tmp_path):
-    from artlib.worlds import fiction
-
     part = train.plays(small_log, "train", 40, seed=0)
     reader = prompts.Reader(small_log, model.load(model.TINY)[1], "reasoned", max_tokens=100_000)
     asked = [
@@ -147,6 +147,29 @@ def test_the_worlds_own_reasons_are_usable_and_name_the_theme_that_is_shown(smal
     assert set(counts["faults"]) <= {"duplicate"}
     genres = fiction.text().genres
     assert all(any(genre in text for genre in genres) for text in usable.values())
+
+
+def test_the_worlds_own_reasons_go_by_the_moods_of_movielens(small_log, tmp_path):
+    words = movielens_text.words()
+    genres = sorted(words["moods"])
+    moods = [words["moods"][genre][0] for genre in genres] + words["other"][:1]  # whose genre nobody can tell
+    captions = [f"A picture of a hat, {moods[i % len(moods)]}." for i in range(len(small_log.artworks))]
+    tagged = [[genres[i % len(genres)]] for i in range(len(small_log.titles))]
+    log = dataclasses.replace(
+        small_log,
+        manifest={"world": "movielens"},
+        artworks=small_log.artworks.drop_columns("caption").append_column("caption", [captions]),
+        titles=small_log.titles.drop_columns("genres").append_column("genres", [tagged]),
+    )
+    part = train.plays(log, "train", 60, seed=0)
+    shown = [captions[int(artwork)] for artwork in part.arrays().shown_artwork]
+    asked = [Question(i, f"Question {i}", "B") for i in range(len(shown))]
+    usable, counts = teacher.write(asked, teacher.World(part), tmp_path / "reasons.jsonl")
+    untold = sum(moods[-1] in caption for caption in shown)
+    assert 0 < untold == counts["faults"]["no answer (LookupError)"] and len(usable) > 20
+    for i, text in usable.items():
+        genre = next(genre for genre, mood in zip(genres, moods, strict=False) if mood in shown[i])
+        assert genre in text and "looks like such films" in text and text.endswith("\nAnswer: B")
 
 
 def test_who_would_answer_otherwise_has_another_identity(small_log):
@@ -179,7 +202,5 @@ def test_teachers_are_made_by_name(small_log):
     assert isinstance(teacher.make("some/model", "", small_log), teacher.Local)
     with pytest.raises(ValueError, match="is an endpoint: say which of its models with teacher_model"):
         teacher.make("http://localhost:1/v1", "", small_log)
-    import dataclasses
-
-    with pytest.raises(ValueError, match="'world' knows the world fiction only, not 'movielens'"):
-        teacher.World(dataclasses.replace(small_log, manifest={"world": "movielens"}))
+    with pytest.raises(ValueError, match="'world' knows the worlds fiction and movielens only, not 'upworthy'"):
+        teacher.World(dataclasses.replace(small_log, manifest={"world": "upworthy"}))

@@ -89,6 +89,9 @@ def test_every_caption_shows_a_theme_of_its_title(world, scenes):
     shown = {}
     for title, (theme, _) in zip(world.artworks["title_id"].to_pylist(), scenes, strict=True):
         shown.setdefault(title, set()).add(fiction.text().genres[theme])
+    assert [fiction.shown(caption) for caption in world.artworks["caption"].to_pylist()] == [
+        (fiction.text().genres[theme], scene.lower()) for theme, scene in scenes
+    ]
     assert all(set(genres[title]) <= shown[title] and len(shown[title]) >= 2 for title in shown)
 
 

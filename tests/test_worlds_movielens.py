@@ -206,7 +206,8 @@ def test_pictures_of_a_title_show_different_keywords_that_suit_their_genre():
         assert {artwork.genre for artwork in own} == set(genres[title])
         for artwork in own:
             assert artwork.keywords[0] in GENRES[artwork.genre]
-            assert any(mood in artwork.caption for mood in movielens_text.words()["moods"][artwork.genre])
+            genre, mood = movielens_text.shown(artwork.caption)
+            assert genre == artwork.genre and mood in movielens_text.words()["moods"][genre]
 
 
 def test_title_that_every_caption_would_name_is_left_out():

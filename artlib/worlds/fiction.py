@@ -65,6 +65,16 @@ def text() -> Text:
     )
 
 
+def shown(caption: str) -> tuple[str, str]:
+    """The genre of the theme that a fictional caption shows, and the scene that gives it away; LookupError for any
+    other caption."""
+    for genre, scenes in zip(text().genres, text().scenes, strict=True):
+        for scene in scenes:
+            if caption.lower().startswith(scene.lower()):
+                return genre, scene.lower()
+    raise LookupError(f"{caption!r} shows no scene of fiction")
+
+
 def palette(caption: str) -> list[str]:
     """The hex colours of the palette that a fictional caption names; empty for any other caption."""
     return next((colours for name, colours in text().palettes.items() if name in caption), [])

@@ -31,6 +31,15 @@ def words() -> dict:
     return content | {"unseen_keywords": {str(keyword) for keyword in content["unseen_keywords"]}}
 
 
+def shown(caption: str) -> tuple[str, str]:
+    """The genre to which a caption leans, and the mood that gives it away; LookupError where no genre owns the mood."""
+    for genre, moods in words()["moods"].items():
+        for mood in moods:
+            if caption.endswith(f", {mood}."):
+                return genre, mood
+    raise LookupError(f"{caption!r} leans to no genre that has moods")
+
+
 def usable(keywords: list[str], name: str) -> list[str]:
     """The keywords that a caption can show and that do not name the title."""
     return [
