@@ -277,10 +277,16 @@ def _command(profile: str, settings: Iterable[str], name: str | None) -> str:
     return shlex.join(words + [word for setting in settings for word in ("--set", setting)])
 
 
-def commit(folder: Path) -> str | None:
-    """The commit of a checkout, with `+changes` when files differ from it; None outside git."""
+def commit(folder: Path, but: str = "") -> str | None:
+    """The commit of a checkout, with `+changes` when files differ from it; None outside git.
+
+    Args:
+        folder: the checkout, or one in it.
+        but: a folder at the top of the checkout whose changes do not count, as where results are written.
+    """
+    counted = [":(top)", *([f":(top,exclude){but}"] if but else [])]
     said = []
-    for question in (["rev-parse", "HEAD"], ["status", "--porcelain"]):
+    for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", *counted]):
         try:
             git = subprocess.run(["git", "-C", folder, *question], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):

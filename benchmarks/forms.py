@@ -46,8 +46,8 @@ def main() -> None:
             rows.append({"model": name, "form": form} | _judged(part, np.where(mask, scores, -np.inf)))
             print(json.dumps(rows[-1]), flush=True)
     files.write_json(ROOT / "figures" / "forms.json", {
-        "command": "python benchmarks/forms.py", "commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d"),
-        "sharpness": score.SHARPNESS, "rows": rows,
+        "command": "python benchmarks/forms.py", "commit": pipeline.commit(ROOT, but="figures"),
+        "date": time.strftime("%Y-%m-%d"), "sharpness": score.SHARPNESS, "rows": rows,
     })  # fmt: skip
 
 

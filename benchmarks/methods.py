@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
             settings = comparison.settings(entry, seed, given.base)
             row |= _evaluated(log, entry, folder / f"seed-{seed}", settings, comparison, embeddings)
             row["seconds_in_all"] = round(time.perf_counter() - started, 1)
-            row |= {"commit": pipeline.commit(ROOT), "date": time.strftime("%Y-%m-%d")}
+            row |= {"commit": pipeline.commit(ROOT, but="figures"), "date": time.strftime("%Y-%m-%d")}
             results["rows"] = [r for r in results["rows"] if (r["name"], r["seed"]) != (entry, seed)] + [row]
             results |= {
                 "command": f"python benchmarks/methods.py --world {given.world}",

@@ -213,7 +213,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 def provenance(arguments: argparse.Namespace) -> dict:
     return {
         "command": " ".join(["python", "benchmarks/ope.py", *sys.argv[1:]]),
-        "commit": pipeline.commit(ROOT),
+        "commit": pipeline.commit(ROOT, but="figures"),
         "parameters": vars(arguments),
         "machine": f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}",
         "date": time.strftime("%Y-%m-%d"),

@@ -264,3 +264,21 @@ def test_environment_for_kernels_is_absolute(folder, tmp_path, monkeypatch):
     assert os.environ["ARTLIB_RUNS"] == str(tmp_path / "relative")
     assert os.environ["ARTLIB_DATA"] == str(tmp_path / "data")
     assert os.environ["PYTHONPATH"] == str(pipeline.root())
+
+
+def test_commit_says_whether_what_was_run_is_what_was_committed(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    assert pipeline.commit(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "figures").mkdir()
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    clean = pipeline.commit(tmp_path)
+    assert len(clean) == 40
+    (tmp_path / "figures" / "results.json").write_text("{}")
+    assert (pipeline.commit(tmp_path), pipeline.commit(tmp_path, but="figures")) == (f"{clean}+changes", clean)
+    (tmp_path / "code.py").write_text("2")
+    assert pipeline.commit(tmp_path / "figures", but="figures") == f"{clean}+changes"
