@@ -61,8 +61,8 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
             settings = dataclasses.replace(settings, dtype="float32")
         results = measure(settings, given.impressions, given.rounds)
     command = ["python", "benchmarks/speed.py", *(sys.argv[1:] if arguments is None else arguments)]
-    made = {"commit": pipeline.commit(ROOT, but="figures"), "date": time.strftime("%Y-%m-%d")}
-    results |= {"command": " ".join(command)} | made
+    results |= {"command": " ".join(command), "date": time.strftime("%Y-%m-%d")}
+    results |= {"commit": pipeline.commit(ROOT, but="figures")}
     print(json.dumps(results, indent=2))
     record = root / "figures" / "speed.json"
     key = f"{given.shape or given.model}, {given.prompt}"
