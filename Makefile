@@ -1,5 +1,5 @@
 # Everything is installed into .venv, from pyproject.toml alone. `make` prints the targets.
-PROFILE ?= demo
+PROFILE ?= quick
 ARGS ?=
 # An NVIDIA GPU: `make setup GPU=1` adds the extra `gpu`; the other targets find what is installed.
 GPU ?=

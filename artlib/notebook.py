@@ -1,10 +1,7 @@
 """One notebook, run through papermill: finished whole or not at all, its output seen as it comes."""
 
-import math
 import os
-import re
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -13,12 +10,21 @@ from jupyter_client.kernelspec import KernelSpecManager
 from traitlets import default
 
 from artlib import files
+from artlib.display import Display, without_colours
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # nbconvert's page without what it would fetch from the network.
 _PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
     f"{{% block {name} %}}{{% endblock %}}"
     for name in ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
+)
+
+
+# A kernel has a session of its own, which a killed runner's group would leave behind, computing. Linux ends it at once;
+# elsewhere it looks every second whether its parent is there.
+_KERNEL = (
+    "import ctypes, runpy, signal, sys; "
+    "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, signal.SIGKILL); "  # PR_SET_PDEATHSIG
+    "runpy.run_module('ipykernel_launcher', run_name='__main__')"
 )
 
 
@@ -36,15 +42,23 @@ def is_added(cell: nbformat.NotebookNode) -> bool:
     return bool({"injected-parameters", "papermill-error-cell-tag"} & set(cell.metadata.get("tags", [])))
 
 
-def execute(notebook: Path, target: Path, values: dict, label: str = "", timeout: int | None = None) -> None:
+def execute(
+    notebook: Path,
+    target: Path,
+    values: dict,
+    label: str = "",
+    timeout: int | None = None,
+    expected: float | None = None,
+) -> None:
     """Run one notebook into `target`, with an HTML page beside it; neither appears before all cells have run.
 
     Args:
         notebook: the source.
         target: where the executed notebook goes.
         values: its parameters.
-        label: heads papermill's progress bar.
+        label: of the notebook, for its progress.
         timeout: seconds a cell may take.
+        expected: seconds that the notebook will take, about.
 
     Raises:
         NotebookFailed: a cell failed or the kernel died. What ran until then is left in `NAME.failed.ipynb`.
@@ -53,7 +67,7 @@ def execute(notebook: Path, target: Path, values: dict, label: str = "", timeout
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        executed = _papermill(notebook, partial, values, label, timeout)
+        executed = _papermill(notebook, partial, values, timeout, Display(label, expected))
     except BaseException as error:
         if partial.exists():
             os.replace(partial, failed)
@@ -65,14 +79,13 @@ def execute(notebook: Path, target: Path, values: dict, label: str = "", timeout
 
 
 def _papermill(
-    notebook: Path, partial: Path, values: dict, label: str, timeout: int | None
+    notebook: Path, partial: Path, values: dict, timeout: int | None, display: Display
 ) -> nbformat.NotebookNode:
     """Run a notebook into `partial`; its errors become NotebookFailed, to follow the notebook's name."""
     # Slow to import, and needed by no notebook.
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    terminal = _Terminal()
     try:
         executed = papermill.execute_notebook(
             # papermill sends paths through str.format.
@@ -81,17 +94,17 @@ def _papermill(
             kernel_name="python3",
             language="python",
             cwd=notebook.parent,
-            progress_bar={"desc": label, "unit": "cell", "leave": False, "disable": None},
-            stdout_file=terminal,
-            stderr_file=terminal,
+            progress_bar=False,
+            stdout_file=display,
+            stderr_file=display,
             start_timeout=180,
             iopub_timeout=60,  # nbclient's 4 s are too few for a machine whose cores are all training
             execution_timeout=timeout,
             kernel_manager_class=_ThisInterpreter,
         )
     except papermill.PapermillExecutionError as error:
-        traceback = _ANSI.sub("", "\n".join(error.traceback)).splitlines()[-12:]
-        message = _ANSI.sub("", f"{error.ename}: {error.evalue}")
+        traceback = without_colours("\n".join(error.traceback)).splitlines()[-12:]
+        message = without_colours(f"{error.ename}: {error.evalue}")
         # In the file, papermill put a cell before the failed one and one at the top.
         where = _cell(nbformat.read(partial, as_version=4), error.cell_index + 2)
         raise NotebookFailed("\n".join([f"failed in {where}: {message}", *traceback])) from None
@@ -101,7 +114,7 @@ def _papermill(
         reason = "lost its kernel (out of memory?)" if isinstance(error, DeadKernelError) else "took too long"
         raise NotebookFailed(f"failed: {_cell(cells, started[-1])} {reason}") from None
     finally:
-        terminal.close()
+        display.close()
     for number, cell in enumerate(executed.cells):
         if cell.cell_type == "code" and cell.source and cell.execution_count is None:
             raise NotebookFailed(f"ended before {_cell(executed, number)}; did a cell call exit()?")
@@ -109,43 +122,20 @@ def _papermill(
 
 
 class _ThisInterpreter(AsyncKernelManager):
-    """Starts kernels of the running interpreter, whatever kernels its user has installed as `python3`."""
+    """Starts kernels of the running interpreter, whatever its user has installed as `python3`; they end with it."""
 
     @default("kernel_spec_manager")
     def _no_installed_kernels(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])
 
+    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+        command = super().format_kernel_cmd(extra_arguments)
+        module = command.index("-m")
+        return [sys.executable, "-c", _KERNEL, *command[module + 2 :]]
+
     @default("transport_encryption")
     def _encrypt_if_possible(self) -> str:
         return "auto"  # newer kernels warn on the terminal when it is off
-
-
-class _Terminal:
-    """Passes on what cells print: lines at once, the states of a progress bar every ten seconds."""
-
-    def __init__(self, every: float = 10.0):
-        self._line, self._every, self._last = "", every, -math.inf  # a monotonic clock may have begun just now
-
-    def write(self, text: str) -> None:
-        *lines, rest = (self._line + _ANSI.sub("", text)).split("\n")
-        for line in lines:
-            self._say(line.rstrip("\r"))
-        self._line = rest.rstrip("\r").rpartition("\r")[2] + ("\r" if rest.endswith("\r") else "")
-        if "\r" in rest and time.monotonic() - self._last >= self._every:
-            self._last = time.monotonic()
-            self._say(self._line.rstrip("\r"))
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-    def close(self) -> None:
-        self.write("\n")
-
-    def _say(self, line: str) -> None:
-        from tqdm import tqdm
-
-        if line.strip():
-            tqdm.write("    " + line.rpartition("\r")[2], file=sys.stdout)
 
 
 def _write_page(executed: nbformat.NotebookNode, target: Path) -> None:

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
@@ -21,6 +22,7 @@ import filelock
 import nbformat
 
 from artlib import files, notebook, parameters, publish
+from artlib.display import duration
 
 PACKAGE = Path(__file__).resolve().parent
 LIBRARIES = ("torch", "transformers", "trl", "peft", "unsloth", "vllm")
@@ -32,6 +34,8 @@ PRODUCTS = {
     "evaluation.parquet": "03_evaluate",
     "errors": "04_analyze_errors",
 }
+# How long the notebooks of published profiles took, and at which rate of a matrix product.
+DURATIONS = "results/durations.json"
 # What a notebook reads besides its run, in the repository.
 READS = {"05_compare_methods": "figures/methods-*.json"}
 
@@ -131,6 +135,7 @@ def run(
             values[given] = str(path.absolute())
     _set_environment()
     folder = run_folder(values["run"])
+    print(f"{len(paths)} notebooks, profile {profile}, into {folder}", flush=True)
     lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -139,7 +144,9 @@ def run(
     try:
         with _changing(folder) as content:
             content.update(profile=profile, command=_command(profile, settings, name))
-        _run_steps(paths, known, values, folder, force, timeout)
+        for left in files.left_half_written(folder):
+            files.discard(left)
+        _run_steps(paths, known, values, folder, force, timeout, Forecast.of(profile, notebooks))
         if publishing:
             published = publish.publish(folder, _read(folder), paths, known, values)
             print("\n".join(published), flush=True)
@@ -197,8 +204,52 @@ def _source_stamp(world: str, data: str) -> str | None:
         return None  # the notebook will say what is wrong
 
 
+@dataclasses.dataclass
+class Forecast:
+    """How long notebooks will take, from how long they took elsewhere.
+
+    Attributes:
+        seconds: by notebook, what it took when its profile was last published; empty if it never was.
+        factor: how many times as long it takes here: at first by the rates of a matrix product on both machines, then
+            by the notebooks that have run.
+    """
+
+    seconds: dict[str, float]
+    factor: float = 1.0
+    expected: float = 0.0
+    took: float = 0.0
+
+    @classmethod
+    def of(cls, profile: str, notebooks: Path) -> "Forecast":
+        """The forecast for a profile's own settings on this machine, whose rate is measured now."""
+        known = (files.read_json(notebooks.parent / DURATIONS) or {}).get(profile)
+        if not known:
+            return cls({})
+        from artlib import machine
+
+        dtype = machine.best_type()
+        rate = machine.rate(dtype)
+        forecast = cls(known["seconds"], known["flops"] / rate)
+        print(
+            f"about {duration(forecast.to_go(known['seconds']))} on this machine, with the profile's own settings: "
+            f"{machine.described()['device']}, {rate / 1e9:,.0f} GFLOP/s in {dtype}, measured just now",
+            flush=True,
+        )
+        return forecast
+
+    def to_go(self, names: Iterable[str]) -> float:
+        """Seconds that these notebooks will take together; 0 if unknown."""
+        return sum(self.factor * self.seconds.get(name, 0) for name in names)
+
+    def learn(self, name: str, took: float) -> None:
+        """Correct the factor by what a notebook took."""
+        if name in self.seconds:
+            self.expected, self.took = self.expected + self.seconds[name], self.took + took
+            self.factor = self.took / self.expected
+
+
 def _run_steps(
-    paths: list[Path], known: dict, values: dict, folder: Path, force: bool, timeout: int | None
+    paths: list[Path], known: dict, values: dict, folder: Path, force: bool, timeout: int | None, forecast: Forecast
 ) -> None:
     steps = {p.stem: {n: values[n] for n in known if p.stem in known[n].notebooks} for p in paths}
     prints = fingerprints(paths, steps, PACKAGE)
@@ -208,11 +259,14 @@ def _run_steps(
         if not force and _is_finished(folder, path.stem, prints[path.stem]):
             print(f"{label} ... unchanged, skipped", flush=True)
             continue
-        print(f"{label} ...", flush=True)
+        own, rest = (forecast.to_go(p.stem for p in part) for part in (paths[number : number + 1], paths[number:]))
+        about = f" (about {duration(own)}; {duration(rest)} to the end)" if own else ""
+        print(f"{label} ...{about}", flush=True)
         _forget(folder, [later.stem for later in paths[number:]])
         started, begun, clock = _now(), time.time(), time.monotonic()
-        notebook.execute(path, outputs / path.name, steps[path.stem], label, timeout)
+        notebook.execute(path, outputs / path.name, steps[path.stem], label, timeout, own or None)
         seconds = time.monotonic() - clock
+        forecast.learn(path.stem, seconds)
         with _changing(folder) as content:
             content.setdefault("steps", {})[path.stem] = {
                 "fingerprint": prints[path.stem],
@@ -224,7 +278,7 @@ def _run_steps(
                 "products": [p for p, by in PRODUCTS.items() if by == path.stem and (folder / p).exists()],
                 "figures": sorted(p.name for p in folder.glob("figures/*.png") if p.stat().st_mtime >= begun),
             }
-        print(f"{label} ... {_duration(seconds)}", flush=True)
+        print(f"{label} ... {duration(seconds)}", flush=True)
 
 
 def _is_finished(folder: Path, notebook: str, fingerprint: str) -> bool:
@@ -331,8 +385,3 @@ def _plain(name: str, value: object) -> object:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

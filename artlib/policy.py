@@ -1,5 +1,6 @@
 """Policies: for every impression, a probability for each of its candidates."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -13,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy.optimize
 
-from artlib import files, model, train
+from artlib import files, machine, model, train
 from artlib.log import History, Log, LogError, pad, unpad
+from artlib.prompts import one_line
 from artlib.score import probabilities, score
 
 PRIOR_SHOWN = 20.0  # impressions' worth of the average play rate that every artwork starts with
@@ -70,38 +72,63 @@ def llm_scores(log: Log, impressions: Log, settings: train.Settings, adapter: st
     return score(language_model, train.reader_for(log, tokenizer, settings).read(impressions))
 
 
-def caption_embeddings(log: Log, settings: train.Settings) -> np.ndarray:
-    """Frozen embeddings of all captions by the same base model: whitened principal components.
+def caption_embeddings(log: Log, artworks: np.ndarray, settings: train.Settings) -> np.ndarray:
+    """Frozen embeddings of captions by the same base model: whitened principal components.
+
+    Args:
+        artworks: (M,) rows in `artworks`.
 
     Returns:
-        (A, d) rows in the order of `artworks`.
+        (A, d) rows in the order of `artworks` in the log; 0 for those not asked for.
     """
-    import torch
     from tqdm import tqdm
 
-    from artlib.prompts import one_line
-
     language_model, tokenizer = model.load(settings.base, dtype=settings.dtype, max_tokens=settings.max_tokens)
-    device = next(language_model.parameters()).device
-    captions = [one_line(caption) for caption in log.artworks["caption"].to_pylist()]
+    captions = [one_line(log.artworks["caption"][int(artwork)].as_py()) for artwork in artworks]
     order = np.argsort([len(caption) for caption in captions])
     rows = None
-    for part in tqdm(np.array_split(order, max(1, len(order) // 32)), desc="embedding captions", mininterval=2):
-        ids = tokenizer([captions[i] for i in part], add_special_tokens=False, split_special_tokens=True).input_ids
-        width = max(map(len, ids))
-        tokens = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=device)
-        real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=device)
-        with torch.inference_mode():
-            layers = language_model.model(tokens, attention_mask=real, output_hidden_states=True).hidden_states
-        # Middle layers carry more of what a text is about than the last, which is busy predicting the next token.
-        hidden = layers[len(layers) * 2 // 3].float() * real[:, :, None]
-        mean = (hidden.sum(dim=1) / real.sum(dim=1, keepdim=True)).cpu().numpy()
-        rows = np.empty((len(captions), mean.shape[1])) if rows is None else rows
-        rows[part] = mean
+    with tqdm(total=len(order), desc="embedding captions", mininterval=2) as progress:
+        for part in np.array_split(order, -(-len(order) // 32)):
+            mean = _mean_hidden(language_model, tokenizer, [captions[i] for i in part])
+            rows = np.empty((len(captions), mean.shape[1])) if rows is None else rows
+            rows[part] = mean
+            progress.update(len(part))
     rows -= rows.mean(axis=0)
     left, singular, _ = np.linalg.svd(rows, full_matrices=False)
     kept = min(EMBEDDING_SIZE, int((singular > 1e-6 * singular[0]).sum()))
-    return left[:, :kept] * np.sqrt(len(rows))
+    found = np.zeros((len(log.artworks), kept))
+    found[artworks] = left[:, :kept] * np.sqrt(len(rows))
+    return found
+
+
+def _mean_hidden(language_model, tokenizer, texts: list[str]) -> np.ndarray:
+    """(n, d) mean over a text's tokens of what a model's layer two thirds up makes of them. Middle layers carry more of
+    what a text is about than the last, which is busy predicting the next token; those above it are not run."""
+    import torch
+
+    layers = language_model.model.layers
+    device = next(language_model.parameters()).device
+    ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
+    width = max(map(len, ids))
+    tokens = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=device)
+    real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=device)
+    found = []
+
+    class Reached(Exception):
+        pass
+
+    def keep(layer, inputs, output):
+        found.append(output[0] if isinstance(output, tuple) else output)
+        raise Reached
+
+    hook = layers[len(layers) * 2 // 3 - 1].register_forward_hook(keep)
+    try:
+        with torch.inference_mode(), contextlib.suppress(Reached):
+            language_model.model(tokens, attention_mask=real, use_cache=False)
+    finally:
+        hook.remove()
+    hidden = found[0].float() * real[:, :, None]
+    return (hidden.sum(dim=1) / real.sum(dim=1, keepdim=True)).cpu().numpy()
 
 
 def text_scores(log: Log, impressions: Log, embeddings: np.ndarray, plays: Log, validation: Log) -> np.ndarray:
@@ -238,13 +265,15 @@ def compute(
     common = {"log": log.manifest.get("files"), "most": most, "deterministic": deterministic}
     common["code"] = [train.code(), files.code_sha256(sys.modules[__name__])]
     common["validation"] = [settings.max_validation, settings.seed]
+    common["dtype"] = machine.resolve(settings.dtype)
 
-    def learned(name: str, key: dict, make: Callable[[Log], np.ndarray]) -> None:
+    def learned(name: str, key: dict, make: Callable[[Log], np.ndarray], temperature: float | None = None) -> None:
         if (folder / f"{name}.parquet").exists() and asked.get(name) == common | key:
             return
         report(f"{name} ...")
         scores = make(test)
-        temperature = train.fit_temperature(make(validation), validation.arrays().shown)
+        if temperature is None:
+            temperature = train.fit_temperature(make(validation), validation.arrays().shown)
         choice = probabilities(scores, temperature)
         files.discard(folder / f"{name}.parquet")  # never beside the key of another question
         asked[name] = common | key
@@ -258,23 +287,36 @@ def compute(
         save(folder, "oracle", test, oracle(test))
     else:
         files.discard(folder / "oracle.parquet")  # of an earlier log of the run
-    base = {"base": settings.base, "dtype": settings.dtype}
-    embeddings = functools.cache(lambda: caption_embeddings(log, settings))
     all_plays = train.plays(log, "train", None, settings.seed)
+    read = [part.arrays() for part in (all_plays, validation, test)]
+    artworks = np.unique(np.concatenate([part.candidates[part.mask] for part in read]))
+    embeddings = functools.cache(lambda: caption_embeddings(log, artworks, settings))
     sizes = {"text": settings.max_examples, "text-whole-log": len(all_plays.impressions)}
     if settings.max_examples >= sizes["text-whole-log"]:  # they would be the same
         files.discard(folder / "text-whole-log.parquet")
         del sizes["text-whole-log"]
     for name, most_plays in sizes.items():
         plays = all_plays.take(np.arange(min(most_plays, len(all_plays.impressions))))
-        learned(name, base | {"plays": most_plays},
-                lambda part, plays=plays: text_scores(log, part, embeddings(), plays, validation))  # fmt: skip
-    learned("llm-zero-shot", {"settings": dataclasses.asdict(settings)}, lambda p: llm_scores(log, p, settings, None))
+
+        def text(part: Log, plays: Log = plays) -> np.ndarray:
+            return text_scores(log, part, embeddings(), plays, validation)
+
+        learned(name, {"base": settings.base, "plays": most_plays}, text)
+    trained = {name: files.read_json(adapter / "training.json") for name, adapter in adapters.items()}
+    asked_bare = {k: v for k, v in dataclasses.asdict(settings).items() if k != "dtype"}
+    same = (t for t in trained.values() if t["settings"] == dataclasses.asdict(settings))
+    known = next(same, {}).get("zero_shot_temperature")
+    learned("llm-zero-shot", {"settings": asked_bare}, lambda p: llm_scores(log, p, settings, None), known)
     for name, adapter in adapters.items():
-        training = files.read_json(adapter / "training.json")
-        own = train.Settings(**training["settings"])
-        learned(name, {"adapter": files.sha256(adapter / "training.json")},
-                lambda part, own=own, adapter=adapter: llm_scores(log, part, own, adapter))  # fmt: skip
+        own = train.Settings(**trained[name]["settings"])
+        if (then := trained[name]["machine"]["dtype"]) != (now := machine.resolve(own.dtype)):
+            report(f"{name} was trained in {then} and is asked in {now}, this machine's type: scores differ a little")
+        learned(
+            name,
+            {"adapter": files.sha256(adapter / "training.json")},
+            lambda part, own=own, adapter=adapter: llm_scores(log, part, own, adapter),
+            trained[name]["temperature"],
+        )
     for path in folder.glob("llm-*.parquet"):  # of adapters that the run no longer has
         if path.stem not in adapters and path.stem != "llm-zero-shot":
             files.discard(path)

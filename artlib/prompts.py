@@ -82,14 +82,16 @@ class AudiencePrompt:
     """One impression as the `audience` method reads it: whose fans does each picture appeal to?
 
     Attributes:
-        posters: token ids of each candidate's question, ready for the name of a genre; the same list for the same
-            artwork wherever it comes up, so that it need be read once only.
+        frame: token ids of what stands before every poster.
+        posters: token ids of each candidate's caption and what stands between it and the name of a genre; the same
+            list for the same artwork wherever it comes up, so that it need be read once only.
         genres: token ids of every genre's name, of as many words as tell it from the others.
         average: (G,) the share of each genre in what the average member watched, > 0.
         affinity: (G,) how many times that is the share in what this member watched, shrunk by `PSEUDO_TITLES`, > 0.
-        sample: token ids of posters of the training split: what a model says of these tells what it says of any.
+        sample: posters of the training split: what a model says of these tells what it says of any.
     """
 
+    frame: list[int]
     posters: list[list[int]]
     genres: list[list[int]]
     average: np.ndarray
@@ -99,7 +101,7 @@ class AudiencePrompt:
     @property
     def n_tokens(self) -> int:
         """The length of the longest candidate's tree."""
-        return max(map(len, self.posters)) + sum(map(len, self.genres))
+        return len(self.frame) + max(map(len, self.posters)) + sum(map(len, self.genres))
 
 
 Prompt = AudiencePrompt | CaptionPrompt | LabelPrompt
@@ -139,6 +141,9 @@ class Reader:
         if method == "audience":
             if not self._genres:
                 raise ValueError("the log's titles have no genres, by which audience tells members apart: use caption")
+            # Without chat markers: the embedded model answers no worse, in half of the tokens.
+            self._frame = [*leading_ids(tokenizer), *self._special("A film poster shows this:")]
+            self._after_poster = self._special("\nIt appeals to fans of")
             self.genres = [self._encode(f" {name}") for name in telling_names(self._genres)]
             train = log.split("train") if len(log.split("train").impressions) else log
             average = self._history.genre_profile(train.impressions).mean(axis=0)
@@ -173,7 +178,8 @@ class Reader:
     def _audience_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
         n = len(watched) if profile.any() else 0  # titles without a genre say nothing
         affinity = (n * profile / self._average + PSEUDO_TITLES) / (n + PSEUDO_TITLES)
-        return AudiencePrompt([self._poster(k) for k in artworks], self.genres, self._average, affinity, self.sample)
+        posters = [self._poster(k) for k in artworks]
+        return AudiencePrompt(self._frame, posters, self.genres, self._average, affinity, self.sample)
 
     def _caption_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
         after = self._special(f".{self._after}")
@@ -241,11 +247,8 @@ class Reader:
 
     def _poster(self, artwork: int) -> list[int]:
         if artwork not in self._poster_ids:
-            self._poster_ids[artwork] = (
-                self._special(f"{self._before}A film poster shows this:")
-                + self._encode(f" {self._captions[artwork]}")
-                + self._special(f"\nWhose fans does it appeal to?{self._after}It appeals to fans of")
-            )
+            caption = self._encode(f" {self._captions[artwork]}")
+            self._poster_ids[artwork] = caption + self._after_poster
         return self._poster_ids[artwork]
 
     def _encode(self, text: str) -> list[int]:
@@ -266,7 +269,7 @@ def decode(prompt: Prompt, tokenizer) -> str:
     order = np.argsort(-prompt.affinity, kind="stable")
     names = [f"{tokenizer.decode(prompt.genres[g])} (x{prompt.affinity[g]:.1f})" for g in order]
     shown = [*names[:3], " ...", *names[-2:]] if len(names) > 5 else names
-    return f"{tokenizer.decode(prompt.posters[0])} ... [{','.join(shown)}]"
+    return f"{tokenizer.decode(prompt.frame + prompt.posters[0])} ... [{','.join(shown)}]"
 
 
 def telling_names(names: list[str]) -> list[str]:
@@ -302,6 +305,12 @@ def chat_frame(tokenizer) -> tuple[str, str]:
         if found:
             return before, after
     raise ValueError("the tokenizer's chat template does not take a plain user message; use another model")
+
+
+def leading_ids(tokenizer) -> list[int]:
+    """What the tokenizer puts before any text: its beginning-of-sequence token, or nothing."""
+    begin = tokenizer.bos_token_id
+    return [begin] if begin is not None and tokenizer("a").input_ids[:1] == [begin] else []
 
 
 def label_token(tokenizer, letter: str) -> int:

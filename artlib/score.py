@@ -5,6 +5,7 @@ A batch is a dictionary of tensors from `collate`; `score` goes through many imp
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from artlib import layout
-from artlib.layout import BOTH, collate_trees, poster_tree, tree
+from artlib.layout import collate_trees, poster_tree, tree
 from artlib.prompts import LABELS, AudiencePrompt, CaptionPrompt, LabelPrompt, Prompt, ReasonedPrompt, parse
 
 SHARPNESS = 0.5  # of a model's answers, which are too sure of themselves; chosen on the demo's validation plays
@@ -31,8 +32,12 @@ def collate(prompts: Sequence[Prompt], orders: Sequence[np.ndarray] | None = Non
     if isinstance(prompts[0], LabelPrompt):
         return collate_labels(prompts, orders or [np.arange(len(prompt.options)) for prompt in prompts])
     posters, poster, mask = different_posters(prompts)
-    batch = collate_trees([poster_tree(ids, prompts[0].genres) for ids in posters])
-    more = {"poster": poster, "surplus": surplus(prompts).astype(np.float32), "candidates": mask}
+    frame, genres = prompts[0].frame, prompts[0].genres
+    packs = layout.packs(posters, frame, genres)
+    batch = collate_trees([poster_tree(frame, [posters[i] for i in pack], genres) for pack in packs])
+    most = max(map(len, packs))
+    place = np.array([row * most + i - pack.start for row, pack in enumerate(packs) for i in pack])
+    more = {"poster": place[poster], "surplus": surplus(prompts).astype(np.float32), "candidates": mask}
     return batch | {key: torch.from_numpy(value) for key, value in more.items()}
 
 
@@ -70,7 +75,7 @@ def caption_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     Returns:
         (B, K) scores in float32; `NOTHING` where padded.
     """
-    captions = leaf_log_probabilities(model, batch, len(BOTH))
+    captions = leaf_log_probabilities(model, batch)
     return (captions[:, 1] - captions[:, 0]).masked_fill(~batch["leaves"], NOTHING)
 
 
@@ -91,7 +96,7 @@ def audience_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     Returns:
         (n, K) scores in float32; `NOTHING` where padded.
     """
-    genres = leaf_log_probabilities(model, batch, 1)[:, 0]
+    genres = leaf_log_probabilities(model, batch).flatten(0, 1)
     # Not genres[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
     genres = genres.index_select(0, batch["poster"].flatten()).view(*batch["poster"].shape, -1)
     scores = torch.einsum("nkg,ng->nk", genres, batch["surplus"])
@@ -118,12 +123,12 @@ def expected_affinity(genres: np.ndarray, usual: np.ndarray, poster: np.ndarray,
     return np.log(np.einsum("nkg,ng->nk", p[poster], affinity))
 
 
-def leaf_log_probabilities(model, batch: dict[str, torch.Tensor], n_roots: int) -> torch.Tensor:
+def leaf_log_probabilities(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """(B, R, L) log p(leaf | trunk, root), summed over its tokens; 0 where padded."""
     log_p = _token_log_probabilities(model, batch)
-    n, most = batch["leaves"].shape
-    leaves = torch.zeros(n * n_roots * most, device=log_p.device).index_add(0, batch["leaf"], log_p)
-    return leaves.view(n, n_roots, most)
+    shape = *batch["roots"].shape, batch["leaves"].shape[1]
+    leaves = torch.zeros(math.prod(shape), device=log_p.device).index_add(0, batch["leaf"], log_p)
+    return leaves.view(shape)
 
 
 def _token_log_probabilities(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -187,11 +192,8 @@ def label_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return logits.masked_fill(~batch["candidates"], NOTHING).log_softmax(dim=1)
 
 
-def score(
-    model, prompts: Sequence[Prompt], batch_tokens: int = 2048, as_trained: bool = False,
-    orders: Sequence[np.ndarray] | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Score the candidates of many impressions.
+def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048) -> np.ndarray:
+    """Score the candidates of many impressions, to decide by.
 
     `label` prompts are asked once per cyclic rotation of the options, and the log-probabilities are averaged, so
     that no candidate gains by its place. What `audience` says of a poster and `caption` of a caption in general is
@@ -199,42 +201,84 @@ def score(
 
     Args:
         model: a causal LM; put into evaluation mode.
-        prompts: of n impressions, all of one method.
+        prompts: of n impressions, all of one form.
         batch_tokens: at most so many tokens, padding included, in a forward pass (a longer prompt goes alone).
-        as_trained: the scores of `candidate_scores`, not those that decide: for `audience` another form, for `label`
-            those of one order of the options.
-        orders: for `label` as trained, as in `collate`.
 
     Returns:
         (n, K) float64 scores; -inf where padded.
     """
     model.eval()
-    if isinstance(prompts[0], LabelPrompt) and as_trained:
-        return _question_table(model, prompts, orders, batch_tokens)
     if isinstance(prompts[0], LabelPrompt):
         return np.nanmean(rotation_scores(model, prompts, batch_tokens), axis=1)
     if isinstance(prompts[0], AudiencePrompt):
-        posters, poster, mask = different_posters(prompts)
-        genres = genre_table(model, posters, prompts[0].genres, batch_tokens)
-        if as_trained:
-            return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], surplus(prompts)), -np.inf)
-        usual = genre_table(model, prompts[0].sample, prompts[0].genres, batch_tokens).mean(axis=0)
-        affinity = np.stack([p.affinity for p in prompts])
-        return np.where(mask, expected_affinity(genres, usual, poster, affinity), -np.inf)
+        return _audience_decisions(model, prompts, *_audience_answers(model, prompts, batch_tokens), batch_tokens)
+    return _caption_decisions(model, prompts, batch_tokens)
+
+
+def score_as_trained(
+    model, prompts: Sequence[Prompt], orders: Sequence[np.ndarray] | None = None, batch_tokens: int = 2048
+) -> np.ndarray:
+    """The scores of `candidate_scores` for many impressions, as `score` gives those that decide: for `audience` another
+    form of the same answers, for `label` those of one order of the options, `orders` as in `collate`."""
+    model.eval()
+    if isinstance(prompts[0], LabelPrompt):
+        return _question_table(model, prompts, orders, batch_tokens)
+    if isinstance(prompts[0], AudiencePrompt):
+        return _audience_as_trained(prompts, *_audience_answers(model, prompts, batch_tokens))
+    return _caption_decisions(model, prompts, batch_tokens)
+
+
+def score_both_ways(
+    model, prompts: Sequence[Prompt], orders: Sequence[np.ndarray] | None = None, batch_tokens: int = 2048
+) -> tuple[np.ndarray, np.ndarray]:
+    """`score_as_trained` and `score`, from the same answers where they can be had from the same."""
+    model.eval()
+    if isinstance(prompts[0], AudiencePrompt):
+        answers = _audience_answers(model, prompts, batch_tokens)
+        return _audience_as_trained(prompts, *answers), _audience_decisions(model, prompts, *answers, batch_tokens)
+    deciding = score(model, prompts, batch_tokens)
+    if isinstance(prompts[0], CaptionPrompt):
+        return deciding, deciding
+    return score_as_trained(model, prompts, orders, batch_tokens), deciding
+
+
+def _audience_answers(
+    model, prompts: Sequence[AudiencePrompt], batch_tokens: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the model says of each poster, once: (P, G); (n, K) which poster each candidate is; (n, K) mask."""
+    posters, poster, mask = different_posters(prompts)
+    return genre_table(model, posters, prompts[0].frame, prompts[0].genres, batch_tokens), poster, mask
+
+
+def _audience_as_trained(prompts: Sequence[AudiencePrompt], genres, poster, mask) -> np.ndarray:
+    return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], surplus(prompts)), -np.inf)
+
+
+def _audience_decisions(model, prompts: Sequence[AudiencePrompt], genres, poster, mask, batch_tokens) -> np.ndarray:
+    first, affinity = prompts[0], np.stack([p.affinity for p in prompts])
+    usual = genre_table(model, first.sample, first.frame, first.genres, batch_tokens).mean(axis=0)
+    return np.where(mask, expected_affinity(genres, usual, poster, affinity), -np.inf)
+
+
+def _caption_decisions(model, prompts: Sequence[CaptionPrompt], batch_tokens: int) -> np.ndarray:
     sets: dict = {}
     which = [sets.setdefault((*p.trunk, *sum(p.captions, [])), len(sets)) for p in prompts]
     one_each = [prompts[which.index(number)] for number in range(len(sets))]
+    most = max(len(p.captions) for p in prompts)
     general, member = (
         _leaf_table(
-            model, [functools.partial(tree, p, (root,)) for p in part],
+            model,
+            [functools.partial(tree, p, (root,)) for p in part],
             [len(p.trunk) + len(getattr(p, root)) + sum(map(len, p.captions)) for p in part],
-            max(len(p.captions) for p in prompts), batch_tokens, what,
-        )
+            (1, most),
+            batch_tokens,
+            what,
+        )[:, 0]
         for part, root, what in ((one_each, "general", "captions"), (prompts, "member", "members"))
-    )  # fmt: skip
+    )
     counts = np.array([len(p.captions) for p in prompts])
     total = member - general[which]
-    return np.where(np.arange(total.shape[1]) < counts[:, None], total, -np.inf)
+    return np.where(np.arange(most) < counts[:, None], total, -np.inf)
 
 
 def rotation_scores(model, prompts: Sequence[LabelPrompt], batch_tokens: int = 2048) -> np.ndarray:
@@ -259,7 +303,7 @@ def _question_table(model, prompts: Sequence[LabelPrompt], orders, batch_tokens:
         return label_scores(model, _to(model, collate(part, orders and [orders[row] for row in rows])))
 
     counts = np.array([len(prompt.options) for prompt in prompts])
-    flat = _batched(forward, [prompt.n_tokens for prompt in prompts], counts.max(), batch_tokens, "questions")
+    flat = _batched(forward, [prompt.n_tokens for prompt in prompts], (counts.max(),), batch_tokens, "questions")
     return np.where(np.arange(flat.shape[1]) < counts[:, None], flat, -np.inf)
 
 
@@ -314,39 +358,59 @@ def vote_scores(votes: np.ndarray, prompts: Sequence[ReasonedPrompt]) -> np.ndar
     return np.where(np.arange(votes.shape[1]) < counts, np.log(share), -np.inf)
 
 
-def genre_table(model, posters: Sequence, genres: Sequence[list[int]], batch_tokens: int) -> np.ndarray:
-    """(P, G) log-probability of each genre's name after each poster."""
-    trees = [functools.partial(poster_tree, ids, genres) for ids in posters]
-    lengths = [len(ids) + sum(map(len, genres)) for ids in posters]
-    return _leaf_table(model, trees, lengths, len(genres), batch_tokens, "posters")
+def genre_table(
+    model, posters: Sequence[Sequence[int]], frame: list[int], genres: list[list[int]], batch_tokens: int = 2048
+) -> np.ndarray:
+    """(P, G) log-probability of each genre's name after each poster, several posters a sequence.
+
+    Args:
+        posters, frame, genres: as in `AudiencePrompt`.
+    """
+    order = np.argsort([-len(poster) for poster in posters], kind="stable")  # so that sequences are of one length
+    packs = layout.packs([posters[i] for i in order], frame, genres)
+    members = [[posters[order[i]] for i in pack] for pack in packs]
+    leaves = sum(len(genre) - 1 for genre in genres)
+    table = _leaf_table(
+        model,
+        [functools.partial(poster_tree, frame, pack, genres) for pack in members],
+        [len(frame) + sum(len(poster) + leaves for poster in pack) for pack in members],
+        (max(map(len, packs)), len(genres)),
+        batch_tokens,
+        "posters",
+    )
+    found = np.empty((len(posters), len(genres)))
+    found[order] = np.concatenate([table[row, : len(pack)] for row, pack in enumerate(packs)])
+    return found
 
 
-def _leaf_table(model, trees: list, lengths: list[int], width: int, batch_tokens: int, what: str) -> np.ndarray:
-    """(n, L) log-probabilities of the leaves of trees with one root each; 0 where padded.
+def _leaf_table(
+    model, trees: list, lengths: list[int], shape: tuple[int, int], batch_tokens: int, what: str
+) -> np.ndarray:
+    """(n, R, L) log-probabilities of the leaves of n trees; 0 where padded.
 
     Args:
         trees: n functions that make a tree, so that only those of one batch are in memory.
+        shape: the most roots R of a tree, and the most leaves L of a root.
     """
 
     def forward(rows: list[int]) -> torch.Tensor:
-        batch = collate_trees([trees[i]() for i in rows])
-        return leaf_log_probabilities(model, _to(model, batch), 1)[:, 0]
+        return leaf_log_probabilities(model, _to(model, collate_trees([trees[i]() for i in rows])))
 
-    return _batched(forward, lengths, width, batch_tokens, what)
+    return _batched(forward, lengths, shape, batch_tokens, what)
 
 
 def _batched(
-    forward: Callable[[list[int]], torch.Tensor], lengths: list[int], width: int, batch_tokens: int, what: str
+    forward: Callable[[list[int]], torch.Tensor], lengths: list[int], shape: tuple, batch_tokens: int, what: str
 ) -> np.ndarray:
-    """(n, width) float64: `forward(rows)` over all rows, the longest first; 0 in columns that a batch lacks."""
+    """(n, *shape) float64: `forward(rows)` over all rows, the longest first; 0 in cells that a batch lacks."""
     order = np.argsort(-np.array(lengths), kind="stable")
     # Made beforehand: small results left between the large blocks of a forward pass would fragment the heap.
-    total = np.zeros((len(lengths), width))
+    total = np.zeros((len(lengths), *shape))
     with tqdm(total=len(lengths), desc=f"scoring {what}", mininterval=2) as progress:
         for rows in _batches(order.tolist(), lengths, batch_tokens):
             with torch.inference_mode():
                 values = forward(rows).double().cpu().numpy()
-            total[rows, : values.shape[1]] = values
+            total[np.ix_(rows, *map(range, values.shape[1:]))] = values
             progress.update(len(rows))
     return total
 

@@ -152,7 +152,7 @@ class Local:
         max_new_tokens: of an answer.
     """
 
-    def __init__(self, name: str, dtype: str = "bfloat16", batch: int = 8, max_new_tokens: int = 160):
+    def __init__(self, name: str, dtype: str = "auto", batch: int = 8, max_new_tokens: int = 160):
         self.name, self.dtype, self.batch, self.max_new_tokens = name, dtype, batch, max_new_tokens
         self.identity = f"{name} {dtype} {max_new_tokens}"
 
@@ -166,7 +166,7 @@ class Local:
             yield from zip(part, texts, strict=True)
 
 
-def make(name: str, endpoint_model: str, log: Log, dtype: str = "bfloat16") -> Teacher:
+def make(name: str, endpoint_model: str, log: Log, dtype: str = "auto") -> Teacher:
     """A teacher by name: "world", the URL of an endpoint, or a model's name as `model.load` takes it."""
     if name == "world":
         return World(log)

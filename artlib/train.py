@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import scipy.optimize
 
-from artlib import files, layout, model, objectives, ope, prompts, score, teacher, trainers
+from artlib import files, layout, machine, model, objectives, ope, prompts, score, teacher, trainers
 from artlib import log as logs
 from artlib.log import Log
 
 REASONING = "sft-reasoning"
 METHODS = (*objectives.OBJECTIVES, REASONING)
+FEW = 8  # validation plays by which an adapter that is read back is checked
 VERSIONED = ("torch", "transformers", "trl", "peft", "unsloth", "datasets")
 
 
@@ -78,7 +79,7 @@ class Settings:
     max_tokens: int = 2048
     n_genres: int = 3
     n_recent: int = 0
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     load_in_4bit: bool = False
     seed: int = 0
 
@@ -140,9 +141,9 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
         "start": files.sha256(start / "adapter_model.safetensors") if start else None,
     }
     finished = files.read_json(folder / "training.json")
-    if finished and all(finished.get(key) == value for key, value in asked.items()):
+    if finished and _same(finished, asked):
         return finished
-    if files.read_json(folder / "asked.json") != asked:  # checkpoints of other settings, data or code are of no use
+    if not _same(files.read_json(folder / "asked.json"), asked):  # checkpoints of another training are of no use
         files.discard(folder)
         files.write_json(folder / "asked.json", asked)
 
@@ -165,42 +166,67 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     if start:
         model.set_lora(language_model, start)
     if start and not _by_trl(settings):
-        reference = score.score(language_model, train.prompts, as_trained=True, orders=train.orders)
+        reference = score.score_as_trained(language_model, train.prompts, train.orders)
         train = dataclasses.replace(train, reference=reference)
     if settings.method == "counterfactual" and settings.value == "dr":
         train = dataclasses.replace(train, q_hat=_predicted_rewards(train, settings.seed))
     sensitivity = _order_sensitivity(language_model, validation.prompts)
-    begun = score.score(language_model, validation.prompts[:8])
+    begun = score.score(language_model, validation.prompts[:FEW])
     trainer = _trainer(language_model, tokenizer, train, validation, folder, settings)
     _show_progress_in_terminals(trainer)
-    # train() forgets what was logged before it, and the first validation loss is what the last is compared with.
+    # What the last validation loss is compared with.
     before = files.read_json(folder / "before.json") if checkpoint else None
     if before is None:
-        before = {"step": 0, "eval_loss": trainer.evaluate()["eval_loss"]}
+        loss, scores = _validated(language_model, trainer, validation, settings)
+        before = {"step": 0, "eval_loss": loss, "temperature": _temperature(scores, validation)}
         files.write_json(folder / "before.json", before)
     trainer.train(resume_from_checkpoint=checkpoint)
     language_model.save_pretrained(str(folder), selected_adapters=["default"])  # without the reference of TRL's DPO
-    temperature, sensitivity_after, valid = _finish(language_model, tokenizer, folder, validation, begun, settings)
+    reloaded = _reloaded(language_model, folder, validation, begun, settings)
+    if settings.prompt == "reasoned":
+        write = functools.partial(model.generate, reloaded, tokenizer)
+        scores, valid = votes_of(write, validation.prompts, settings)
+        loss = trainer.evaluate()["eval_loss"]
+    else:
+        (loss, scores), valid = _validated(reloaded, trainer, validation, settings), None
     history = trainer.state.log_history
+    zero_shot = files.read_json(start / "training.json") if start else {"zero_shot_temperature": before["temperature"]}
     result = {
         **asked,
         "examples": len(train.prompts),
         "validation_examples": len(validation.prompts),
         "audit": audit,
         "teacher": taught,
-        "temperature": temperature,
-        "curve": [before] + [entry for entry in history if "loss" in entry or "eval_loss" in entry],
+        "temperature": _temperature(scores, validation),
+        "zero_shot_temperature": zero_shot["zero_shot_temperature"],
+        "curve": [
+            {"step": 0, "eval_loss": before["eval_loss"]},
+            *(entry for entry in history if "loss" in entry),
+            {"step": trainer.state.global_step, "eval_loss": loss},
+        ],
         "valid_answers": valid,
-        "order_sensitivity": None if sensitivity is None else [sensitivity, sensitivity_after],
+        "order_sensitivity": sensitivity and [sensitivity, _order_sensitivity(reloaded, validation.prompts)],
         "seconds": round(time.time() - started, 1),
         "tokens_per_second": next((e["train_tokens_per_second"] for e in history if "train_runtime" in e), None),
         "resumed": checkpoint is not None,
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "machine": {**machine.described(), "dtype": machine.resolve(settings.dtype)},
     }
     files.write_json(folder / "training.json", result)
     for left in ("checkpoints", "before.json"):
         files.discard(folder / left)
     return files.read_json(folder / "training.json")
+
+
+def _same(kept: dict | None, asked: dict) -> bool:
+    """Whether what is kept answers what is asked. The number type is this machine's affair: an adapter that was
+    trained in one is of use in another, and a checkpoint, too."""
+
+    def question(content: dict) -> dict:
+        settings = {name: value for name, value in content["settings"].items() if name != "dtype"}
+        return {**{key: content.get(key) for key in asked}, "settings": settings}
+
+    return bool(kept) and question(kept) == question(asked)
 
 
 def code() -> str:
@@ -232,7 +258,7 @@ def _start(log: Log, folder: Path, settings: Settings) -> Path | None:
         return None
     start = folder.parent / "sft"
     found = files.read_json(start / "training.json")
-    same = ("base", "prompt", "lora_rank", "lora_layers", "n_genres", "n_recent", "dtype", "load_in_4bit")
+    same = ("base", "prompt", "lora_rank", "lora_layers", "n_genres", "n_recent", "load_in_4bit")
     wanted = dataclasses.asdict(settings)
     fits = found and found["data"] == log.manifest.get("files") and found["code"] == code()
     if not fits or any(found["settings"].get(name) != wanted[name] for name in same):
@@ -253,7 +279,7 @@ def _trainer(language_model, tokenizer, train, validation, folder: Path, setting
     if settings.method == REASONING:
         return trainers.reasoning_trainer(language_model, tokenizer, train, validation, folder, settings)
     if not _by_trl(settings):
-        return trainers.objective_trainer(language_model, train, validation, folder, settings)
+        return trainers.objective_trainer(language_model, train, folder, settings)
     make = trainers.label_trainer if settings.method == "sft" else trainers.dpo_trainer
     return make(language_model, tokenizer, train, validation, folder, settings)
 
@@ -352,18 +378,32 @@ def fit_temperature(scores: np.ndarray, chosen: np.ndarray) -> float:
     return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-3, 6), method="bounded").x))
 
 
-def _finish(
-    language_model, tokenizer, folder: Path, validation: trainers.Examples, begun: np.ndarray, settings: Settings
-) -> tuple[float, float | None, float | None]:
-    """Reload the saved adapter, make sure that it scores as the trained one, and fit the temperature with it.
+def _validated(language_model, trainer, validation: trainers.Examples, settings: Settings) -> tuple[float, np.ndarray]:
+    """The validation loss, and the scores by which to decide: from the same answers, where they are.
+
+    The loss is the mean cross-entropy of the played artwork among the candidates, as `objectives.sft`; TRL's trainers
+    have their own, over the whole vocabulary, of the model that they hold.
+    """
+    if settings.prompt == "reasoned":
+        return trainer.evaluate()["eval_loss"], None
+    if _by_trl(settings):
+        return trainer.evaluate()["eval_loss"], score.score(language_model, validation.prompts)
+    trained, deciding = score.score_both_ways(language_model, validation.prompts, validation.orders)
+    chosen = score.probabilities(trained, settings.temperature)[np.arange(len(trained)), validation.arrays.shown]
+    return float(-(validation.arrays.reward * np.log(np.maximum(chosen, 1e-38))).mean()), deciding
+
+
+def _temperature(scores: np.ndarray | None, validation: trainers.Examples) -> float | None:
+    return None if scores is None else fit_temperature(scores, validation.arrays.shown)
+
+
+def _reloaded(language_model, folder: Path, validation: trainers.Examples, begun: np.ndarray, settings: Settings):
+    """The model with the saved adapter, read back, if it scores as the trained one does.
 
     In 16 bits, other kernels may round otherwise, but by far less than what training changed.
 
     Args:
         begun: scores of the first validation plays before training.
-
-    Returns:
-        The temperature, the order sensitivity of `label`, and the ratio of valid answers of `reasoned`.
     """
     few, real = validation.prompts[: len(begun)], np.isfinite(begun)
     trained = score.score(language_model, few)
@@ -372,14 +412,10 @@ def _finish(
     reloaded, _ = _load(settings, folder)
     after = score.score(reloaded, few)
     difference, learnt = (float(np.abs(trained[real] - other[real]).max()) for other in (after, begun))
-    if not difference <= (1e-3 if settings.dtype == "float32" else min(0.5, max(1e-2, 0.1 * learnt))):
+    exact = machine.resolve(settings.dtype) == "float32"
+    if not difference <= (1e-3 if exact else min(0.5, max(1e-2, 0.1 * learnt))):
         raise RuntimeError(f"{folder}: the adapter read back scores differently by up to {difference:.3g} nats")
-    if settings.prompt == "reasoned":
-        scores, valid = votes_of(functools.partial(model.generate, reloaded, tokenizer), validation.prompts, settings)
-    else:
-        scores, valid = score.score(reloaded, validation.prompts), None
-    temperature = fit_temperature(scores, validation.arrays.shown)
-    return temperature, _order_sensitivity(reloaded, validation.prompts), valid
+    return reloaded
 
 
 def _show_progress_in_terminals(trainer) -> None:

@@ -63,8 +63,7 @@ def arguments(folder: Path, settings, n_items: int) -> dict:
         "max_grad_norm": 1.0,
         "optim": "adamw_torch",
         "logging_steps": max(1, steps // 40),
-        "eval_strategy": "steps",
-        "eval_steps": math.ceil(steps / 2),  # the last step is always evaluated, too: a third time if rounded down
+        "eval_strategy": "no",  # `train` asks before and after
         "save_strategy": "steps",
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
@@ -77,11 +76,11 @@ def arguments(folder: Path, settings, n_items: int) -> dict:
     }
 
 
-def objective_trainer(language_model, train: Examples, validation: Examples, folder: Path, settings):
+def objective_trainer(language_model, train: Examples, folder: Path, settings):
     """Any objective of `objectives`, over softmax(scores / t) of the impression's candidates.
 
     The loss of a batch is the sum over its impressions by the average number in a batch, so that every impression
-    weighs the same, however many share its title. Validation is always the cross-entropy of the played artwork.
+    weighs the same, however many share its title.
     """
     from transformers import Trainer, TrainingArguments
 
@@ -93,22 +92,14 @@ def objective_trainer(language_model, train: Examples, validation: Examples, fol
 
     class ObjectiveTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, **_):
-            losses = self.losses(objective, model, inputs)
-            return (losses, None) if return_outputs else losses
-
-        def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-            with torch.no_grad():
-                return self.losses(objectives.sft, model, self._prepare_inputs(inputs)).detach(), None, None
-
-        @staticmethod
-        def losses(objective, model, inputs) -> torch.Tensor:
             scores = score.candidate_scores(model, inputs)
             decisions = objectives.Decisions(
                 log_policy=(scores / settings.temperature).log_softmax(dim=1), shown=inputs["shown"],
                 reward=inputs["reward"], propensity=inputs["propensity"], candidates=inputs["candidates"],
                 log_reference=inputs.get("log_reference"), q_hat=inputs.get("q_hat"),
             )  # fmt: skip
-            return objective(decisions, chosen).sum() / inputs["average_rows"]
+            loss = objective(decisions, chosen).sum() / inputs["average_rows"]
+            return (loss, None) if return_outputs else loss
 
     def collate(items: list[tuple[Examples, np.ndarray, float]]) -> dict:
         examples, average = items[0][0], items[0][2]
@@ -131,16 +122,12 @@ def objective_trainer(language_model, train: Examples, validation: Examples, fol
             batch["q_hat"] = torch.from_numpy(examples.q_hat[rows, :width].astype(np.float32))
         return batch
 
-    def dataset(examples: Examples) -> list[tuple[Examples, np.ndarray, float]]:
-        items = examples.items()
-        return [(examples, rows, len(examples.prompts) / len(items)) for rows in items]
-
-    data = dataset(train)
+    items = train.items()
+    data = [(train, rows, len(train.prompts) / len(items)) for rows in items]
     trainer = ObjectiveTrainer(
         model=language_model,
         args=TrainingArguments(**arguments(folder, settings, len(data))),
         train_dataset=data,
-        eval_dataset=dataset(validation),
         data_collator=collate,
     )
     trainer.model_accepts_loss_kwargs = False  # the loss is a mean over impressions, whatever their tokens

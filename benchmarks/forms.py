@@ -33,7 +33,7 @@ def main() -> None:
         questions = train.reader_for(log, tokenizer, settings).read(part)
         posters, poster, mask = score.different_posters(questions)
         genres, usual[name] = (
-            score.genre_table(language_model.eval(), asked, questions[0].genres, 2048)
+            score.genre_table(language_model.eval(), asked, questions[0].frame, questions[0].genres)
             for asked in (posters, questions[0].sample)
         )
         usual[name] = usual[name].mean(axis=0)

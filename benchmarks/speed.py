@@ -118,7 +118,7 @@ def measure(settings: train.Settings, n: int, rounds: int) -> dict:
         optimizer.zero_grad()
 
     found: dict[str, list] = {name: [] for name in ("score", "score_plain", "train", "train_plain", "train_trl")}
-    ours = score.score(language_model, prompts, as_trained=True)
+    ours = score.score_as_trained(language_model, prompts)
     with torch.no_grad():
         theirs = _plain_score(language_model, sequences[0], device).float().cpu().numpy()
     if settings.prompt == "label":  # ours are averaged over rotations
@@ -180,7 +180,7 @@ def _plain(prompt, turn: int = 0) -> list[tuple[list[int], list[int], float, int
     """(prefix, continuation, weight, candidate) of every sequence that a candidate's score is a weighted sum of; of
     `label`, the one question with its options rotated, and the letter of each candidate."""
     if hasattr(prompt, "posters"):
-        return [(poster, genre, float(w), k) for k, poster in enumerate(prompt.posters)
+        return [(prompt.frame + poster, genre, float(w), k) for k, poster in enumerate(prompt.posters)
                 for genre, w in zip(prompt.genres, prompt.average * (prompt.affinity - 1), strict=True)]  # fmt: skip
     if hasattr(prompt, "captions"):
         roots = ((prompt.trunk + prompt.member, 1.0), (prompt.trunk + prompt.general, -1.0))

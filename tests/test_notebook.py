@@ -56,12 +56,3 @@ def test_kernel_is_this_interpreter_whatever_kernels_the_user_has(folder, tmp_pa
     notebook.execute(path, tmp_path / path.name, {"seed": 1})
     text = nbformat.read(tmp_path / path.name, as_version=4).cells[-1].outputs[0].text
     assert text == f"{sys.executable} {folder}\n"
-
-
-def test_terminal_shows_lines_and_thins_out_progress_bars(capsys, monkeypatch):
-    monkeypatch.setattr(notebook.time, "monotonic", lambda: 5.0)  # a machine that has just started
-    terminal = notebook._Terminal(every=1000)
-    for text in ["one\ntw", "o\n\n", *(f"\r{n}%" for n in range(100)), "\r100%\n", "\x1b[31mred\x1b[0m"]:
-        terminal.write(text)
-    terminal.close()
-    assert capsys.readouterr().out.split("\n") == ["    one", "    two", "    0%", "    100%", "    red", ""]

@@ -126,6 +126,50 @@ def test_popular_follows_the_inverse_propensity_weighted_play_rate(small_log):
     assert scores[0, 0] == pytest.approx(expected)
 
 
+def test_an_adapter_is_asked_in_this_machines_type_with_a_warning(small_log, tmp_path, monkeypatch):
+    few = dataclasses.replace(SETTINGS, max_examples=4, max_validation=4, batch_size=2)
+    train.post_train(small_log, tmp_path / "adapters" / "sft", few)
+    said = []
+    for dtype in ("float32", "bfloat16"):
+        own = dataclasses.replace(few, dtype=dtype)
+        monkeypatch.setattr(policy.machine, "resolve", lambda _, dtype=dtype: dtype)
+        adapters = {"llm-sft": tmp_path / "adapters" / "sft"}
+        policy.compute(small_log, tmp_path / "policies", own, adapters, most=4, report=said.append)
+    warnings = [line for line in said if line.startswith("llm-sft was trained in float32 and is asked in bfloat16")]
+    assert len(warnings) == 1 and said.count("llm-sft ...") == 2
+
+
+def test_the_bare_models_temperature_is_the_one_that_training_began_with(small_log, tmp_path, monkeypatch):
+    few = dataclasses.replace(SETTINGS, max_examples=4, max_validation=4, batch_size=2)
+    training = train.post_train(small_log, tmp_path / "adapters" / "sft", few)
+    asked = []
+    scores = policy.llm_scores
+    monkeypatch.setattr(policy, "llm_scores", lambda log, part, *rest: asked.append(part) or scores(log, part, *rest))
+    adapters = {"llm-sft": tmp_path / "adapters" / "sft"}
+    test = policy.compute(small_log, tmp_path / "policies", few, adapters, most=4)
+    assert [len(part.impressions) for part in asked] == [4, 4]  # the test split, by either model; validation is known
+    validation = train.plays(small_log, "validation", 4, few.seed)
+    fitted = train.fit_temperature(scores(small_log, validation, few, None), validation.arrays().shown)
+    assert training["zero_shot_temperature"] == pytest.approx(fitted, rel=1e-4)
+    choice = policy.read(tmp_path / "policies", test, "choice")["llm-zero-shot"]
+    expected = policy.probabilities(scores(small_log, test, few, None), fitted)
+    np.testing.assert_allclose(choice, expected, atol=1e-4)
+
+
+def test_captions_are_embedded_by_two_thirds_of_the_layers(small_log):
+    import torch
+
+    language_model, tokenizer = policy.model.load(SETTINGS.base, dtype="float32")
+    texts = ["A ship in a storm.", "Two dancers."]
+    found = policy._mean_hidden(language_model, tokenizer, texts)
+    layer = len(language_model.model.layers) * 2 // 3
+    for text, row in zip(texts, found, strict=True):
+        ids = torch.tensor([tokenizer(text, add_special_tokens=False).input_ids])
+        with torch.inference_mode():
+            states = language_model.model(ids, output_hidden_states=True).hidden_states
+        np.testing.assert_allclose(row, states[layer][0].mean(dim=0).numpy(), atol=1e-5)
+
+
 def test_greedy_shares_ties():
     np.testing.assert_allclose(policy.greedy(np.array([[1.0, 1.0, 0.0, -np.inf]])), [[0.5, 0.5, 0, 0]])
 

@@ -46,7 +46,7 @@ def test_text_from_a_log_cannot_change_the_structure(small_log, tokenizer, metho
             if method in ("label", "reasoned"):
                 pieces = [prompt.ids(np.arange(len(prompt.options)))]
             elif method == "audience":
-                pieces = [*prompt.posters, prompt.genres[0]]
+                pieces = [prompt.frame, *prompt.posters, prompt.genres[0]]
             else:
                 pieces = [prompt.trunk + prompt.general, prompt.trunk + prompt.member, *prompt.captions]
             newline = tokenizer("\n", add_special_tokens=False).input_ids[0]
@@ -121,7 +121,7 @@ def test_affinities_say_what_a_member_watches_more_than_others(small_log, tokeni
     assert affinity.min() > 0
     names = prompts.telling_names(logs.genre_names(small_log.titles))
     assert [tokenizer.decode(ids) for ids in read[0].genres] == [f" {name}" for name in names]
-    assert tokenizer.decode(read[0].posters[0]).endswith("It appeals to fans of")
+    assert tokenizer.decode(read[0].posters[0]).endswith("\nIt appeals to fans of")
 
 
 def test_telling_names_are_the_fewest_words_that_no_other_name_begins_with():

@@ -49,11 +49,13 @@ def test_tree_scores_equal_separate_full_forward_passes(tiny, captions):
 
 def test_audience_scores_equal_separate_full_forward_passes(tiny, audience):
     language_model = tiny[0]
-    trained, decisive = (score.score(language_model, audience[:3], as_trained=flag) for flag in (True, False))
+    trained, decisive = score.score_both_ways(language_model, audience[:3])
+    np.testing.assert_array_equal(trained, score.score_as_trained(language_model, audience[:3]))
+    np.testing.assert_array_equal(decisive, score.score(language_model, audience[:3]))
 
     def answers(posters: list) -> np.ndarray:
-        genres = audience[0].genres
-        return np.array([[log_probability(language_model, poster, genre) for genre in genres] for poster in posters])
+        frame, genres = audience[0].frame, audience[0].genres
+        return np.array([[log_probability(language_model, frame + ids, genre) for genre in genres] for ids in posters])
 
     usual = answers(audience[0].sample).mean(axis=0)
     assert np.ptp(usual) > 0.1
@@ -87,7 +89,7 @@ def test_the_training_batch_scores_as_the_shared_scoring_does(tiny, kind, reques
     rows = request.getfixturevalue(kind)
     with torch.inference_mode():
         batch = score.candidate_scores(tiny[0], score.collate(rows)).numpy()
-    shared = score.score(tiny[0], rows, as_trained=True)
+    shared = score.score_as_trained(tiny[0], rows)
     real = np.isfinite(shared)
     np.testing.assert_allclose(batch[real], shared[real], atol=2e-3)
     assert (batch[~real] == score.NOTHING).all()

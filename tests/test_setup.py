@@ -24,6 +24,7 @@ HOUSE = [
     "pipeline",
     "publish",
     "notebook",
+    "display",
     "parameters",
     "errors",
     "plots",
@@ -41,6 +42,7 @@ HOUSE = [
     "worlds",
     "log",
     "log_faults",
+    "machine",
     "files",
 ]
 MODULES = sorted((ROOT / "artlib").rglob("*.py"))

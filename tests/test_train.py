@@ -53,6 +53,13 @@ def test_finished_training_is_not_repeated_and_other_settings_are(trained):
     assert (folder / "training.json").stat().st_mtime_ns == before
 
 
+def test_an_adapter_of_another_number_type_is_kept_and_says_its_own(trained):
+    log, folder, settings, result = trained
+    assert result["machine"]["dtype"] == "float32" and result["machine"]["device"]
+    again = train.post_train(log, folder, dataclasses.replace(settings, dtype="bfloat16"))
+    assert again == result == files.read_json(folder / "training.json")
+
+
 def test_an_adapter_of_other_code_is_trained_anew(small_log, tmp_path, monkeypatch):
     settings = dataclasses.replace(TINY, max_examples=4)
     first = train.post_train(small_log, tmp_path / "sft", settings)
@@ -101,7 +108,7 @@ def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
 def test_an_adapter_that_is_lost_in_saving_is_noticed(small_log, tmp_path, monkeypatch, dtype):
     load = train._load
     monkeypatch.setattr(train, "_load", lambda settings, adapter=None: load(settings))
-    settings = dataclasses.replace(TINY, dtype=dtype, learning_rate=0.02)
+    settings = dataclasses.replace(TINY, dtype=dtype, learning_rate=0.05)
     with pytest.raises(RuntimeError, match="the adapter read back scores differently"):
         train.post_train(small_log, tmp_path / "sft", settings)
     assert not (tmp_path / "sft" / "training.json").exists()
