@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed$(if $(GPU),-gpu)
 READY := $(if $(GPU),$(INSTALLED),$(or $(firstword $(wildcard .venv/.installed-gpu)),$(INSTALLED)))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all lab bench lint clean
+.PHONY: help setup run demo test test-all lab bench lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,8 +35,11 @@ setup: $(READY) ## install into .venv (again only when pyproject.toml changed); 
 	$(PYTHON) -m pip install --no-deps --group unbundled
 	@touch $@
 
-run: $(READY) ## run the notebooks: PROFILE=demo ARGS="--set seed=1 --run again"
+run: $(READY) ## run the notebooks: PROFILE=quick ARGS="--set seed=1 --run again"
 	$(PYTHON) -m artlib run --profile $(PROFILE) $(ARGS)
+
+demo: $(READY) ## run the published demo, a world three times as large
+	$(PYTHON) -m artlib run --profile demo $(ARGS)
 
 test: $(READY) ## the default tier of tests
 	$(PYTHON) -m pytest $(ARGS)

@@ -20,7 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options)
+        code = options.command(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except parameters.ParameterError as error:
         code, message = 2, error
     except (model.ModelError, pipeline.RunStopped, notebook.NotebookFailed, publish.PublishError) as error:
@@ -85,12 +90,15 @@ def _validate(options: argparse.Namespace) -> int:
     from artlib.log import Log, LogError
 
     try:
-        log = Log.load(options.folder)
+        log = Log.load(options.folder, validate=False)
+        log.validate(options.folder)
     except LogError as error:
         print(error, file=sys.stderr)
         return 1
     for name, table in log.tables().items():
         print(f"{name:<12}{table.num_rows:>12,}")
+    for warning in log.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pandas as pd
 
-from artlib import files, ope, train
+from artlib import files, log_faults, ope, train
 from artlib.log import History, Log
 from artlib.policy import popular_scores
 
@@ -82,7 +82,12 @@ def evaluate(
         the mean true expected reward of what the policy shows, with the sampling interval over the test users, and
         every row carries it as `true_value`.
     """
-    q_hat = reward_model(log, test, policies, seed)
+    for warning in log_faults.other_order(test.impressions):
+        print(f"warning: {warning}")
+    q_hat = reward_model(log, test, policies, seed) if len(np.unique(test.arrays().user)) > 1 else None
+    if q_hat is None:
+        estimators = [name for name in estimators if name != "dr"]
+        print("warning: all test impressions are of one user: no DR, whose reward model is fitted on other users")
     truth = test.expected_reward() if test.truth is not None else None
     frames = []
     for name, rows in slices(log, test).items():

@@ -7,6 +7,7 @@ policies read one, evaluation judges on one. `log_faults` holds the checks behin
 import dataclasses
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,10 @@ SCHEMAS = {
 OPTIONAL = ("earlier", "truth")
 
 
+class LogWarning(UserWarning):
+    """Something odd about a valid log."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Arrays:
     """The impressions of a log as arrays. n impressions, K the largest number of candidates.
@@ -117,7 +122,8 @@ class Log:
         Args:
             folder: holds titles, artworks, histories and impressions `.parquet`; earlier, truth and manifest.json
                 where there are any.
-            validate: check the whole contract (`Log.validate`), as anything not built by artlib should be.
+            validate: check the whole contract (`Log.validate`), as anything not built by artlib should be, and warn of
+                what is odd (`Log.warnings`).
 
         Raises:
             LogError: a file or column is missing, of another type, differs from the manifest's checksum, or
@@ -141,6 +147,8 @@ class Log:
         log = cls(manifest=manifest, **tables)
         if validate:
             log.validate(folder)
+            for line in log.warnings():
+                warnings.warn(f"{folder}: {line}", LogWarning, stacklevel=2)
         return log
 
     def save(self, folder: str | os.PathLike) -> None:
@@ -172,6 +180,10 @@ class Log:
             where = f"{folder}: " if str(folder) else ""
             raise LogError(f"{where}not a valid log\n" + "\n".join(f"- {fault}" for fault in faults))
 
+    def warnings(self) -> list[str]:
+        """What is odd about a valid log, a line each: what will not be judged, what is probably meant otherwise."""
+        return log_faults.warnings(self.tables())
+
     def split(self, name: str) -> "Log":
         """The same log with the impressions (and truth) of one split only."""
         if name not in SPLITS:
@@ -194,9 +206,9 @@ class Log:
             candidates=candidates,
             mask=mask,
             shown=rows["shown"].to_numpy().astype(np.int64),
-            propensity=rows["propensity"].to_numpy(),
+            propensity=np.minimum(rows["propensity"].to_numpy(), 1),
             reward=rows["reward"].to_numpy(),
-            production=pad(rows["production"])[0] if table == "impressions" else None,
+            production=_distribution(pad(rows["production"])[0]) if table == "impressions" else None,
             user=pd.factorize(rows["user_id"].to_numpy())[0],
             title=codes(self.titles["title_id"], rows["title_id"]),
         )
@@ -313,6 +325,12 @@ def unpad(array: np.ndarray, mask: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(array[mask]))
 
 
+def _distribution(rows: np.ndarray) -> np.ndarray:
+    """Rows divided by their sums where these are off by more than float32 rounds: written with a few decimals."""
+    total = rows.sum(axis=1, keepdims=True)
+    return np.where(np.abs(total - 1) > log_faults.ROUNDING, rows / total, rows)
+
+
 def table(name: str, columns: dict) -> pa.Table:
     """An Arrow table of one of the log's files from columns (arrays, lists), cast to its schema."""
     schema = SCHEMAS[name]
@@ -333,9 +351,21 @@ def _read_manifest(folder: Path) -> dict:
         manifest = json.loads(path.read_text())
     except ValueError as error:
         raise LogError(f"{path} is not JSON ({error}); build the log again, or delete it") from None
-    if not isinstance(manifest, dict):
-        raise LogError(f"{path} holds a {type(manifest).__name__}, not an object; build the log again, or delete it")
+    recorded = manifest.get("files", {}) if isinstance(manifest, dict) else None
+    if not isinstance(recorded, dict) or not all(isinstance(entry, dict) for entry in recorded.values()):
+        raise LogError(f"{path} is not a log's manifest, but another tool's; move it out of the folder")
     return manifest
+
+
+def _refuse_float_ids(path: Path, field: pa.Field, column: pa.ChunkedArray) -> None:
+    """Ids that are floats would be written 2.0000000015e+10, and match those of no other file."""
+    texts, given = (kind.value_type if pa.types.is_list(kind) else kind for kind in (field.type, column.type))
+    if pa.types.is_string(texts) and (pa.types.is_floating(given) or pa.types.is_decimal(given)):
+        first = next((value for value in column.to_pylist() if value is not None), None)
+        raise LogError(
+            f"{path}, column {field.name}: type {column.type} (first value {first!r}); ids are strings or integers: a "
+            "column of integers in which some are missing becomes float in pandas; store it as Int64 or string"
+        )
 
 
 def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
@@ -349,6 +379,7 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     columns = []
     for field in schema:
         column = table[field.name]
+        _refuse_float_ids(path, field, column)
         if pa.types.is_timestamp(field.type) and not getattr(column.type, "tz", None):
             raise LogError(f"{path}, column {field.name}: type {column.type} has no time zone; store UTC timestamps")
         try:

@@ -187,6 +187,24 @@ def _conditional_logit(member, caption, mask, shown, penalty: float, start: np.n
     return found.x.reshape(start.shape)
 
 
+def first_in_time(part: Log, most: int = 0) -> Log:
+    """The earliest impressions of a part of a log, in the order of its rows; all of them if `most` is 0.
+
+    Raises:
+        LogError: it has none.
+    """
+    if not len(part.impressions):
+        raise LogError("the log has no impressions in its test split: there is nothing to ask policies about")
+    time = pc.cast(part.impressions["timestamp"], pa.int64()).to_numpy()
+    return part.take(np.sort(np.argsort(time, kind="stable")[: most or len(time)]))
+
+
+def asked_about(path: str | os.PathLike, log: Log) -> Log:
+    """The impressions of a log that the policy in a file was asked about, in the order of the log's rows."""
+    ids = pq.read_table(path, columns=["impression_id"])["impression_id"].combine_chunks()
+    return log.take(np.flatnonzero(pc.is_in(log.impressions["impression_id"], ids).to_numpy()))
+
+
 def save(folder: str | os.PathLike, name: str, log: Log, policy: np.ndarray, choice: np.ndarray | None = None) -> None:
     """Write `policies/NAME.parquet`: impression_id, probabilities, and choice where the policy has one.
 
@@ -257,8 +275,7 @@ def compute(
         The test split that was asked about.
     """
     folder = Path(folder)
-    test = log.split("test")
-    test = test.take(np.arange(min(most or len(test.impressions), len(test.impressions))))
+    test = first_in_time(log.split("test"), most)
     arrays = test.arrays()
     validation = train.plays(log, "validation", settings.max_validation, settings.seed)
     asked = files.read_json(folder / "asked.json") or {}

@@ -11,6 +11,7 @@ import string
 import numpy as np
 
 from artlib.log import History, Log, genre_names
+from artlib.log_faults import one_line
 
 LABELS = string.ascii_uppercase
 METHODS = ("audience", "caption", "label", "reasoned")
@@ -282,12 +283,6 @@ def telling_names(names: list[str]) -> list[str]:
         return words[i][: next(unique, len(words[i]))]
 
     return [" ".join(shortest(i)) for i in range(len(names))]
-
-
-def one_line(text: str) -> str:
-    """Put text on one line, without control characters or other invisible ones that could pass for structure."""
-    visible = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(visible.split())
 
 
 def chat_frame(tokenizer) -> tuple[str, str]:

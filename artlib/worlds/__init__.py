@@ -28,9 +28,10 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
     folder = Path(folder)
     _require_own(world, data)
     if world == "own":
-        log = Log.load(data)
+        log = Log.load(data, validate=False)
+        log.validate(data)
         log.save(folder)
-        return log
+        return _said(log)
     build = importlib.import_module(f"artlib.worlds.{world}").build
     takes = inspect.signature(build).parameters
     arguments = {name: value for name, value in {"data": data, **parameters}.items() if name in takes}
@@ -39,12 +40,18 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
     if (folder / "manifest.json").exists():
         log = Log.load(folder, validate=False)  # its checksums show that it is what was validated
         if {key: log.manifest.get(key) for key in asked} == asked:
-            return log
+            return _said(log)
     log = build(**arguments)
     log.manifest.update(asked)
     log.validate()
     log.save(folder)
-    return Log.load(folder, validate=False)
+    return _said(Log.load(folder, validate=False))
+
+
+def _said(log: Log) -> Log:
+    for warning in log.warnings():
+        print(f"warning: {warning}")
+    return log
 
 
 def _require_own(world: str, data: str) -> None:
