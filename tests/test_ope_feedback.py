@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from artlib import ope
@@ -58,6 +59,17 @@ def test_good_feedback_is_accepted_and_typed():
         ("target", [[np.nan, 1, 0], [0, 1, 0], [0.2, 0.2, 0.6]], r"target at row 0, column 0 is nan"),
         ("target", [[0.5, 0.5, 0.0]], r"target has 1 rows but reward has 3"),
         ("target", [1.0, 1.0, 1.0], r"target has shape \(3,\): it must be \(n, K\)"),
+        (
+            "target",
+            [[0.5, 0.5], [0.0, 1.0], [0.2, 0.2, 0.6]],
+            r"target at row 2 has 3 candidates but row 0 has 2: .* pad target with 0 to K = 3 columns and pass mask",
+        ),
+        ("target", [[0.5, 0.5, 0.0], None, [0.2, 0.2, 0.6]], r"target at row 1 is None: must be a list"),
+        ("q_hat", [[0.1, 0.2, 0.3], [0.1], [0.1, 0.2]], r"q_hat at row 1 has 1 candidates but row 0 has 3: .* with 0"),
+        ("logging", [[0.5, 0.5], [1.0], None], r"logging at row 1 has 1 candidates but row 0 has 2"),
+        ("mask", [[True] * 2, [True] * 3, [True] * 3], r"mask at row 1 has 3 .* pad mask with False to K = 3 columns"),
+        ("reward", [1.0, [0.0, 1.0], 0.5], r"reward is a nested list: it must be \(n,\)"),
+        ("action", [0, 1e300, 2], r"action at row 1 is 1e\+300: must be a column of target"),
         ("mask", [[True, True]] * 3, r"mask has shape \(3, 2\) but target has \(3, 3\)"),
         ("mask", [[2, 1, 1]] * 3, r"mask has values other than True and False"),
         ("q_hat", [[0.1, np.nan, 0]] * 3, r"q_hat at row 0, column 1 is nan \(and 2 more\): must be finite"),
@@ -69,6 +81,15 @@ def test_good_feedback_is_accepted_and_typed():
 def test_a_fault_names_argument_row_value_and_remedy(name, value, message):
     with pytest.raises(ValueError, match=message):
         ope.Feedback(**with_change(name, value))
+
+
+def test_a_pandas_column_of_lists_is_a_matrix_when_its_lists_have_one_length():
+    frame = pd.DataFrame({name: GOOD[name] for name in ("target", "q_hat", "mask")})
+    columns = {name: frame[name] for name in frame}
+    assert ope.Feedback(**GOOD | columns).target.tolist() == GOOD["target"]
+    columns["target"] = pd.Series([[1.0], [0.0, 1.0], [0.2, 0.2, 0.6]])
+    with pytest.raises(ValueError, match=r"target at row 1 has 2 candidates but row 0 has 1"):
+        ope.Feedback(**GOOD | columns)
 
 
 def test_logging_policy_must_agree_with_the_propensities():

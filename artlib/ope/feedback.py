@@ -6,6 +6,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from artlib.ope import validation
+from artlib.ope.validation import require
+
 # Probabilities often arrive as float32 softmax outputs, whose rows sum to 1 only to about 1e-6.
 SUM_TOLERANCE = 1e-4
 
@@ -101,35 +104,21 @@ class Feedback:
 
 def _validated(feedback: Feedback) -> dict[str, np.ndarray | None]:
     """Check every argument of a Feedback and return them with their stored types."""
-    reward = _vector("reward", feedback.reward, float)
+    reward = validation.vector("reward", feedback.reward)
     n = len(reward)
     if n == 0:
         raise ValueError("reward has no rows: an estimate needs at least one impression")
-    action = _action(feedback.action, n)
-    propensity = _vector("propensity", feedback.propensity, float, n)
-    target = _matrix("target", feedback.target, n)
-    shape = target.shape
-    mask = _mask(feedback.mask, shape)
-
-    _require(
+    propensity = validation.vector("propensity", feedback.propensity, n)
+    target = validation.matrix("target", feedback.target, n)
+    mask = validation.cells(feedback.mask, target.shape)
+    require(
         np.isfinite(reward) & (reward >= 0),
         "reward",
         reward,
         "must be finite and >= 0; drop or repair the row",
     )
-    _require(
-        (action >= 0) & (action < shape[1]),
-        "action",
-        action,
-        f"must be a column of target, 0 to {shape[1] - 1}; it is an index into the candidates, not an id",
-    )
-    _require(
-        mask[np.arange(n), action],
-        "action",
-        action,
-        "is a padded cell; mask must be True for the candidate that was shown",
-    )
-    _require(
+    action = validation.column_index(feedback.action, mask)
+    require(
         (propensity > 0) & (propensity <= 1),
         "propensity",
         propensity,
@@ -138,9 +127,9 @@ def _validated(feedback: Feedback) -> dict[str, np.ndarray | None]:
     _distribution("target", target, mask)
     logging = None
     if feedback.logging is not None:
-        logging = _matrix("logging", feedback.logging, n, shape[1])
+        logging = validation.matrix("logging", feedback.logging, n, target.shape[1])
         _distribution("logging", logging, mask)
-        _require(
+        require(
             np.isclose(logging[np.arange(n), action], propensity, rtol=1e-3, atol=1e-6),
             "propensity",
             propensity,
@@ -153,74 +142,16 @@ def _validated(feedback: Feedback) -> dict[str, np.ndarray | None]:
         "target": target,
         "mask": mask,
         "q_hat": _q_hat(feedback.q_hat, mask),
-        "cluster": _cluster(feedback.cluster, n),
+        "cluster": validation.labels(feedback.cluster, n),
         "logging": logging,
     }
-
-
-def _vector(name: str, values, dtype, n: int | None = None) -> np.ndarray:
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise ValueError(f"{name} has shape {array.shape}: it must be (n,), one value per impression")
-    if n is not None and len(array) != n:
-        raise ValueError(
-            f"{name} has {len(array)} rows but reward has {n}: give both for the same impressions"
-        )
-    return _cast(name, array, dtype)
-
-
-def _matrix(name: str, values, n: int, k: int | None = None) -> np.ndarray:
-    array = np.asarray(values)
-    if array.ndim != 2:
-        raise ValueError(
-            f"{name} has shape {array.shape}: it must be (n, K), a row per impression and a column "
-            "per candidate, padded where an impression has fewer"
-        )
-    if len(array) != n:
-        raise ValueError(
-            f"{name} has {len(array)} rows but reward has {n}: give both for the same impressions"
-        )
-    if k is not None and array.shape[1] != k:
-        raise ValueError(f"{name} has {array.shape[1]} columns but target has {k}: pad both to the same K")
-    return _cast(name, array, float)
-
-
-def _cast(name: str, array: np.ndarray, dtype) -> np.ndarray:
-    try:
-        return np.asarray(array, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read as numbers ({error}): pass a numeric array") from error
-
-
-def _action(values, n: int) -> np.ndarray:
-    array = _vector("action", values, float, n)
-    _require(
-        np.isfinite(array) & (array == np.floor(array)),
-        "action",
-        array,
-        "must be a whole number, the column of the candidate that was shown",
-    )
-    return np.asarray(values).astype(np.int64)
-
-
-def _mask(values, shape: tuple[int, int]) -> np.ndarray:
-    if values is None:
-        return np.broadcast_to(np.True_, shape)
-    array = np.asarray(values)
-    if array.shape != shape:
-        raise ValueError(
-            f"mask has shape {array.shape} but target has {shape}: give one True or False per cell"
-        )
-    if array.dtype != bool and not np.isin(array, (0, 1)).all():
-        raise ValueError("mask has values other than True and False: give True where the cell is a candidate")
-    return array.astype(bool, copy=False)
 
 
 def _q_hat(values, mask: np.ndarray) -> np.ndarray | None:
     if values is None:
         return None
-    array = _matrix("q_hat", values, *mask.shape)
-    _require(
+    array = validation.matrix("q_hat", values, *mask.shape)
+    require(
         np.isfinite(array) | ~mask,
         "q_hat",
         array,
@@ -229,40 +160,16 @@ def _q_hat(values, mask: np.ndarray) -> np.ndarray | None:
     return array if mask.all() else np.where(mask, array, 0.0)
 
 
-def _cluster(values, n: int) -> np.ndarray | None:
-    if values is None:
-        return None
-    array = np.asarray(values)
-    if array.ndim != 1 or len(array) != n:
-        raise ValueError(
-            f"cluster has shape {array.shape} but reward has {n} rows: give one label per impression"
-        )
-    _require(
-        ~pd.isna(array), "cluster", array, "must not be missing; give unknown users a label of their own"
-    )
-    return array
-
-
 def _distribution(name: str, array: np.ndarray, mask: np.ndarray) -> None:
     # A comparison with NaN is False, so NaN fails the first check too.
-    _require((array >= 0) & (array <= 1 + SUM_TOLERANCE), name, array, "must be a probability, 0 to 1")
+    require((array >= 0) & (array <= 1 + SUM_TOLERANCE), name, array, "must be a probability, 0 to 1")
     if not mask.all():
-        _require(
-            mask | (array == 0), name, array, "is mass on a padded cell; set it to 0 and renormalise the row"
-        )
+        require(mask | (array == 0), name, array, "is mass on a padded cell; set it to 0 and renormalise the row")
     total = array.sum(axis=1)
-    _require(
+    require(
         np.abs(total - 1) <= SUM_TOLERANCE,
         f"sum of {name}",
         total,
         "must be 1 over the impression's candidates; renormalise the row",
+        name,
     )
-
-
-def _require(ok: np.ndarray, name: str, values: np.ndarray, remedy: str) -> None:
-    if ok.all():
-        return
-    bad = np.argwhere(~ok)
-    where = f"row {bad[0, 0]}" + (f", column {bad[0, 1]}" if bad.shape[1] == 2 else "")
-    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-    raise ValueError(f"{name} at {where} is {values[tuple(bad[0])]}{more}: {remedy}")
