@@ -1,5 +1,6 @@
 """Logged bandit feedback and the one validator every number in this package has passed through."""
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,10 +8,7 @@ import numpy as np
 import pandas as pd
 
 from artlib.ope import validation
-from artlib.ope.validation import require
-
-# Probabilities often arrive as float32 softmax outputs, whose rows sum to 1 only to about 1e-6.
-SUM_TOLERANCE = 1e-4
+from artlib.ope.validation import LARGEST, TOLERANCE, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +17,16 @@ class Feedback:
 
     Candidate sets may differ between impressions: rows are padded to K columns and `mask` says which
     cells are candidates. Arrays are stored as float64, int64 and bool and are not copied when they
-    already have that type.
+    already have that type and need no correction.
+
+    Probabilities may be rounded: rows of target and logging are divided by their sum where it is within
+    1e-4 of 1, or K / 2 units of the fourth decimal for an impression of K candidates (at most 0.01), and a
+    propensity of up to 1.0001 is 1. One UserWarning names what was more than 1e-6 (float32) off.
 
     Args:
         reward: (n,) observed reward r_i >= 0 of the shown candidate; may be fractional.
         action: (n,) column a_i of the shown candidate, in 0 .. K - 1.
-        propensity: (n,) probability pi_b(a_i | x_i) with which the logging policy showed it, in (0, 1].
+        propensity: (n,) probability pi_b(a_i | x_i) with which the logging policy showed it, in [1e-50, 1].
         target: (n, K) target policy pi_e(a | x_i); rows sum to 1, padded cells are 0.
         q_hat: (n, K) reward model q(x_i, a), needed by the model-based estimators. Predict each row with
             a model that was not fitted on it (see `cross_fit`).
@@ -47,8 +49,15 @@ class Feedback:
     logging: np.ndarray | None = None
 
     def __post_init__(self):
-        for name, value in _validated(self).items():
+        fields, corrections = _validated(self)
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
+        if corrections:
+            warnings.warn(
+                f"{'; '.join(corrections)}. Rounding to four decimals does this: log the probabilities in full",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -102,40 +111,34 @@ class Feedback:
         return self.q_hat
 
 
-def _validated(feedback: Feedback) -> dict[str, np.ndarray | None]:
-    """Check every argument of a Feedback and return them with their stored types."""
+def _validated(feedback: Feedback) -> tuple[dict[str, np.ndarray | None], list[str]]:
+    """Check every argument of a Feedback; return them with their stored types, and what was corrected."""
     reward = validation.vector("reward", feedback.reward)
     n = len(reward)
     if n == 0:
         raise ValueError("reward has no rows: an estimate needs at least one impression")
-    propensity = validation.vector("propensity", feedback.propensity, n)
     target = validation.matrix("target", feedback.target, n)
     mask = validation.cells(feedback.mask, target.shape)
     require(
-        np.isfinite(reward) & (reward >= 0),
+        (reward >= 0) & (reward <= LARGEST),
         "reward",
         reward,
-        "must be finite and >= 0; drop or repair the row",
+        f"must be finite (at most {LARGEST:g}) and >= 0; drop or repair the row",
     )
     action = validation.column_index(feedback.action, mask)
-    require(
-        (propensity > 0) & (propensity <= 1),
-        "propensity",
-        propensity,
-        "must be in (0, 1]; log the probability with which the shown candidate was drawn",
-    )
-    _distribution("target", target, mask)
-    logging = None
+    propensity, excess = validation.propensities(feedback.propensity, n)
+    target, target_off = validation.distribution("target", target, mask)
+    logging, logging_off = None, ""
     if feedback.logging is not None:
         logging = validation.matrix("logging", feedback.logging, n, target.shape[1])
-        _distribution("logging", logging, mask)
+        logging, logging_off = validation.distribution("logging", logging, mask)
         require(
-            np.isclose(logging[np.arange(n), action], propensity, rtol=1e-3, atol=1e-6),
+            np.isclose(logging[np.arange(n), action], propensity, rtol=1e-3, atol=TOLERANCE),
             "propensity",
             propensity,
             "differs from logging at the shown candidate; both must come from the same logging policy",
         )
-    return {
+    fields = {
         "reward": reward,
         "action": action,
         "propensity": propensity,
@@ -145,6 +148,7 @@ def _validated(feedback: Feedback) -> dict[str, np.ndarray | None]:
         "cluster": validation.labels(feedback.cluster, n),
         "logging": logging,
     }
+    return fields, [text for text in (excess, target_off, logging_off) if text]
 
 
 def _q_hat(values, mask: np.ndarray) -> np.ndarray | None:
@@ -152,24 +156,9 @@ def _q_hat(values, mask: np.ndarray) -> np.ndarray | None:
         return None
     array = validation.matrix("q_hat", values, *mask.shape)
     require(
-        np.isfinite(array) | ~mask,
+        (np.abs(array) <= LARGEST) | ~mask,
         "q_hat",
         array,
-        "must be finite for every candidate; refit the reward model",
+        f"must be finite (at most {LARGEST:g} in size) for every candidate; refit the reward model",
     )
     return array if mask.all() else np.where(mask, array, 0.0)
-
-
-def _distribution(name: str, array: np.ndarray, mask: np.ndarray) -> None:
-    # A comparison with NaN is False, so NaN fails the first check too.
-    require((array >= 0) & (array <= 1 + SUM_TOLERANCE), name, array, "must be a probability, 0 to 1")
-    if not mask.all():
-        require(mask | (array == 0), name, array, "is mass on a padded cell; set it to 0 and renormalise the row")
-    total = array.sum(axis=1)
-    require(
-        np.abs(total - 1) <= SUM_TOLERANCE,
-        f"sum of {name}",
-        total,
-        "must be 1 over the impression's candidates; renormalise the row",
-        name,
-    )

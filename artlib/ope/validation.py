@@ -3,6 +3,18 @@
 import numpy as np
 import pandas as pd
 
+# Float64 sums of probabilities are off by less, float32 ones (a softmax, 1.0000001) by no more than ROUNDING.
+EXACT = 1e-12
+ROUNDING = 1e-6
+# The one tolerance on probabilities: deviations up to it are corrected and, above ROUNDING, warned of. Rounded to four
+# decimals, the sum of K probabilities is off by up to K HALF_DECIMAL; beyond COARSEST the row says too little.
+TOLERANCE = 1e-4
+HALF_DECIMAL = 0.5e-4
+COARSEST = 0.01
+# Weights up to 1 / SMALLEST times rewards up to LARGEST can still be squared and cubed in float64.
+SMALLEST = 1e-50
+LARGEST = 1e50
+
 
 class CellError(ValueError):
     """A fault in one row of an argument.
@@ -160,3 +172,59 @@ def labels(cluster, n: int) -> np.ndarray | None:
         raise ValueError(f"cluster has shape {array.shape} but reward has {n} rows: give one label per impression")
     require(~pd.isna(array), "cluster", array, "must not be missing; give unknown users a label of their own")
     return array
+
+
+def propensities(propensity, n: int) -> tuple[np.ndarray, str]:
+    """(n,) probabilities in (0, 1], and a sentence on what was corrected, empty if nothing was."""
+    array = vector("propensity", propensity, n)
+    require(
+        (array > 0) & (array <= 1 + TOLERANCE + ROUNDING),
+        "propensity",
+        array,
+        "must be in (0, 1]; log the probability with which the shown candidate was drawn",
+    )
+    require(
+        array >= SMALLEST,
+        "propensity",
+        array,
+        f"must be at least {SMALLEST:g}, as its weight, up to 1 / propensity, is squared; nothing that improbable is "
+        "ever shown, so look for a product or a softmax that underflowed, or for a probability of another candidate",
+    )
+    excess = array - 1
+    if not (excess > 0).any():
+        return array, ""
+    return np.minimum(array, 1.0), _correction("propensity is above 1", "set to 1", excess)
+
+
+def distribution(name: str, array: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, str]:
+    """(n, K) probabilities whose rows sum to 1, and a sentence on what was corrected, empty if nothing was."""
+    limit = np.clip(HALF_DECIMAL * mask.sum(axis=1), TOLERANCE, COARSEST) + ROUNDING
+    # A comparison with NaN is False, so NaN fails the first check too. What is left of 1 may be just below 0.
+    require((array >= -ROUNDING) & (array <= 1 + limit[:, None]), name, array, "must be a probability, 0 to 1")
+    if not mask.all():
+        require(mask | (array == 0), name, array, "is mass on a padded cell; set it to 0 and renormalise the row")
+    if (array < 0).any():
+        array = np.maximum(array, 0.0)
+    total = array.sum(axis=1)
+    deviation = np.abs(total - 1)
+    require(
+        deviation <= limit,
+        f"sum of {name}",
+        total,
+        "must be 1 over the impression's candidates; renormalise the row",
+        name,
+    )
+    off = deviation > EXACT
+    if not off.any():
+        return array, ""
+    return array / np.where(off, total, 1.0)[:, None], _correction(
+        f"{name} does not sum to 1", "divided by the sum", deviation
+    )
+
+
+def _correction(fault: str, remedy: str, deviation: np.ndarray) -> str:
+    rows = int((deviation > ROUNDING).sum())
+    if not rows:
+        return ""
+    worst = int(np.argmax(deviation))
+    return f"{fault} in {rows} row{'s' * (rows > 1)}, at most by {deviation[worst]:.2g} (row {worst}): {remedy}"
