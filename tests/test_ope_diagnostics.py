@@ -130,6 +130,13 @@ def test_few_rewards_and_few_clusters_raise_the_alarm():
     assert "only 12 independent clusters" in ope.estimate(few, "ips").verdict
 
 
+def test_rewards_that_cancel_are_rewards_and_raise_no_alarm():
+    log = ope.Feedback(np.resize([-1.0, 1.0], 1000), np.zeros(1000, int), np.ones(1000), np.ones((1000, 1)))
+    result = ope.estimate(log, "ips")
+    assert result.diagnostics.reward_ess == pytest.approx(1000)
+    assert result.value == 0 and result.trusted
+
+
 def test_replay_on_a_log_that_is_not_uniform_raises_the_alarm():
     skewed = simulate(400, target="greedy", sharpness=1, seed=0).feedback
     assert "replay needs a uniform logging policy" in ope.estimate(skewed, "replay").verdict

@@ -45,9 +45,9 @@ def test_good_feedback_is_accepted_and_typed():
         ("propensity", [0.5, 5e-324, 1e-300], r"propensity at row 1 is 5e-324 \(and 1 more\): must be at least"),
         ("propensity", [0.5, 0.5], r"propensity has 2 rows but reward has 3"),
         ("propensity", ["high", 0.5, 0.2], r"propensity cannot be read as numbers"),
-        ("reward", [1.0, -1.0, 0.0], r"reward at row 1 is -1\.0: must be finite \(at most 1e\+50\) and >= 0"),
+        ("reward", [1.0, np.nan, 0.0], r"reward at row 1 is nan: must be finite \(at most 1e\+50 in size\); look up"),
         ("reward", [1.0, np.inf, np.nan], r"reward at row 1 is inf \(and 1 more\)"),
-        ("reward", [1.0, 1e300, 0.0], r"reward at row 1 is 1e\+300: must be finite \(at most 1e\+50\)"),
+        ("reward", [1.0, 1e300, 0.0], r"reward at row 1 is 1e\+300: must be finite \(at most 1e\+50 in size\)"),
         ("reward", [[1.0, 0.0, 0.5]], r"reward has shape \(1, 3\): it must be \(n,\)"),
         ("reward", [], r"reward has no rows"),
         ("action", [0, 1, 3], r"action at row 2 is 3: must be a column of target, 0 to 2"),
@@ -225,6 +225,11 @@ def test_a_model_based_estimator_without_a_model_says_so():
             {"estimator": "ips", "method": "sequence", "weight_max": 2.5},
             r"weight_max is 2\.5 but the weight at row 2",
         ),
+        (
+            {"estimator": "ips", "method": "bernstein", "reward_min": 0.2},
+            r"reward at row 1 is 0\.0: is below reward_min, 0\.2; methods 'bernstein' and 'sequence' need",
+        ),
+        ({"estimator": "ips", "method": "sequence", "reward_min": -np.inf}, r"reward_min is -inf: it must be a finite"),
     ],
 )
 def test_wrong_arguments_of_estimate_name_what_would_be_right(arguments, message):

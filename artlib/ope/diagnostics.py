@@ -33,7 +33,7 @@ class Diagnostics:
         max_weight_share: its share of the sum of weights.
         max_leverage: its square's share of the sum of squares. Intervals lean on this being near 0
             (Lindeberg's condition); near 1, one impression decides.
-        reward_ess: (sum w r)^2 / sum (w r)^2, the effective number of rewarded impressions.
+        reward_ess: (sum w |r|)^2 / sum (w r)^2, the effective number of rewarded impressions.
         unsupported_mass: mean mass of the target on candidates that the log could not show. Exact when
             Feedback.logging is given, otherwise estimated by the shortfall max(0, 1 - mean w).
         support_known: whether it is exact.
@@ -77,7 +77,7 @@ def diagnose(feedback: Feedback) -> Diagnostics:
         max_weight=float(w.max()),
         max_weight_share=float(w.max() / total) if total > 0 else float("nan"),
         max_leverage=float(1 / np.sum((w / w.max()) ** 2)) if total > 0 else float("nan"),
-        reward_ess=effective_size(w * feedback.reward),
+        reward_ess=effective_size(w * np.abs(feedback.reward)),
         unsupported_mass=_unsupported_mass(feedback, mean_weight),
         support_known=feedback.logging is not None,
         mean_weight=mean_weight,

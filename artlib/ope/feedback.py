@@ -24,7 +24,8 @@ class Feedback:
     propensity of up to 1.0001 is 1. One UserWarning names what was more than 1e-6 (float32) off.
 
     Args:
-        reward: (n,) observed reward r_i >= 0 of the shown candidate; may be fractional.
+        reward: (n,) observed reward r_i of the shown candidate; may be fractional or negative. Adding c to all
+            rewards moves SNIPS by c, but IPS by c mean(w), which is c in expectation only.
         action: (n,) column a_i of the shown candidate, in 0 .. K - 1.
         propensity: (n,) probability pi_b(a_i | x_i) with which the logging policy showed it, in [1e-50, 1].
         target: (n, K) target policy pi_e(a | x_i); rows sum to 1, padded cells are 0.
@@ -120,10 +121,10 @@ def _validated(feedback: Feedback) -> tuple[dict[str, np.ndarray | None], list[s
     target = validation.matrix("target", feedback.target, n)
     mask = validation.cells(feedback.mask, target.shape)
     require(
-        (reward >= 0) & (reward <= LARGEST),
+        np.abs(reward) <= LARGEST,
         "reward",
         reward,
-        f"must be finite (at most {LARGEST:g}) and >= 0; drop or repair the row",
+        f"must be finite (at most {LARGEST:g} in size); look up what was earned: leaving such rows out biases",
     )
     action = validation.column_index(feedback.action, mask)
     propensity, excess = validation.propensities(feedback.propensity, n)
