@@ -44,7 +44,7 @@ def test_good_feedback_is_accepted_and_typed():
         ("propensity", [0.5, 0.5, 2e-308], r"propensity at row 2 is 2e-308: must be at least 1e-50, as its weight"),
         ("propensity", [0.5, 5e-324, 1e-300], r"propensity at row 1 is 5e-324 \(and 1 more\): must be at least"),
         ("propensity", [0.5, 0.5], r"propensity has 2 rows but reward has 3"),
-        ("propensity", ["high", 0.5, 0.2], r"propensity cannot be read as numbers"),
+        ("propensity", ["high", 0.5, 0.2], r"propensity cannot be read as numbers: row 0 has .*'high'"),
         ("reward", [1.0, np.nan, 0.0], r"reward at row 1 is nan: must be finite \(at most 1e\+50 in size\); look up"),
         ("reward", [1.0, np.inf, np.nan], r"reward at row 1 is inf \(and 1 more\)"),
         ("reward", [1.0, 1e300, 0.0], r"reward at row 1 is 1e\+300: must be finite \(at most 1e\+50 in size\)"),

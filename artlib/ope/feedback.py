@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from artlib.ope import validation
-from artlib.ope.validation import LARGEST, TOLERANCE, require
+from artlib.ope import frames, validation
+from artlib.ope.validation import LARGEST, TOLERANCE, CellError, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,58 @@ class Feedback:
                 UserWarning,
                 stacklevel=3,
             )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        reward: str = "reward",
+        action: str = "action",
+        propensity: str = "propensity",
+        target: str | list[str] = "target",
+        q_hat: str | list[str] | None = "q_hat",
+        cluster: str | None = "cluster",
+        logging: str | list[str] | None = "logging",
+        candidates: str | None = None,
+    ) -> "Feedback":
+        """Feedback from a data frame with a row per impression; rows are padded and the mask is made here.
+
+        >>> frame = pd.DataFrame({
+        ...     "played": [1.0, 0.0], "shown": ["b", "x"], "candidates": [["a", "b", "c"], ["x", "y"]],
+        ...     "propensity": [0.2, 0.5], "target": [[0.1, 0.8, 0.1], [0.5, 0.5]], "user": ["ann", "bob"],
+        ... })
+        >>> log = Feedback.from_frame(frame, reward="played", action="shown", candidates="candidates", cluster="user")
+        >>> log.action.tolist(), log.candidates.tolist(), log.weight.tolist()
+        ([1, 0], [3, 2], [4.0, 1.0])
+
+        Args:
+            frame: n impressions; its index is only read for messages.
+            reward, propensity: columns of numbers.
+            action: column with the shown candidate's index, 0 for the first; with `candidates`, with its id.
+            target, q_hat, logging: a column of lists, a number per candidate; or a list of columns, one per
+                candidate, empty (NaN) where an impression has no such candidate. q_hat and logging are left out
+                where there is no column of the default name.
+            cluster: column of labels, usually the user. Default: "cluster" if there is one, else every row is its own.
+            candidates: column with lists of ids, in the order of target.
+
+        Raises:
+            ValueError: naming the argument, the frame's column, the row, its index label and the remedy.
+        """
+        columns = {
+            "reward": reward,
+            "action": action,
+            "propensity": propensity,
+            "target": target,
+            "q_hat": q_hat,
+            "cluster": cluster,
+            "logging": logging,
+            "candidates": candidates,
+        }
+        try:
+            return cls(**frames.arguments(frame, columns))
+        except CellError as error:
+            raise ValueError(frames.located(error, frame, columns)) from None
 
     def __len__(self) -> int:
         return len(self.reward)

@@ -80,8 +80,18 @@ def numbers(name: str, array: np.ndarray) -> np.ndarray:
     """The array as float64."""
     try:
         return np.asarray(array, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read as numbers ({error}): pass a numeric array") from error
+    except (TypeError, ValueError):
+        cell, value = next((cell, value) for cell, value in np.ndenumerate(array) if not _is_number(value))
+        raise CellError(
+            f"{name} cannot be read as numbers: row {cell[0]} has {value!r}; pass a numeric array", name, cell
+        ) from None
+
+
+def _is_number(value) -> bool:
+    try:
+        return np.isscalar(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def regular(name: str, values, fill: str = "0") -> np.ndarray:
@@ -97,16 +107,16 @@ def regular(name: str, values, fill: str = "0") -> np.ndarray:
     if array is not None and not (array.dtype == object and array.ndim == 1):
         return array
     rows = list(values)
-    lengths = [_length(row) for row in rows]
-    if array is not None and all(length is None for length in lengths):
+    lengths = [length(row) for row in rows]
+    if array is not None and all(size is None for size in lengths):
         return array
-    k = max(length or 0 for length in lengths)
-    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        if length is None:
+    k = max(size or 0 for size in lengths)
+    for i, (row, size) in enumerate(zip(rows, lengths, strict=True)):
+        if size is None:
             raise CellError(f"{name} at row {i} is {row!r}: must be a list, one entry per candidate", name, (i,))
-        if length != lengths[0]:
+        if size != lengths[0]:
             raise CellError(
-                f"{name} at row {i} has {length} candidates but row 0 has {lengths[0]}: rows must have one length; "
+                f"{name} at row {i} has {size} candidates but row 0 has {lengths[0]}: rows must have one length; "
                 f"pad {name} with {fill} to K = {k} columns and pass mask, True for the candidates",
                 name,
                 (i,),
@@ -119,7 +129,8 @@ def regular(name: str, values, fill: str = "0") -> np.ndarray:
         ) from error
 
 
-def _length(row) -> int | None:
+def length(row) -> int | None:
+    """Number of entries of a list or array; None for what is neither."""
     try:
         return None if isinstance(row, str | bytes) else len(row)
     except TypeError:
