@@ -212,6 +212,18 @@ def test_no_lift_is_given_over_a_baseline_that_may_be_worth_nothing(method, shif
         assert frame[["lift", "lift_lower", "lift_upper", "p_value", "p_holm"]].isna().all(axis=None)
 
 
+def test_rewards_that_cannot_be_negative_have_lifts_however_few_they_are():
+    """The normal interval reaches below 0, but the value cannot."""
+    reward = np.zeros(60)
+    reward[0] = 1
+    base, new = (
+        ope.Feedback(reward, np.zeros(60, int), np.full(60, 0.5), np.tile([p, 1 - p], (60, 1))) for p in (0.5, 0.8)
+    )
+    frame = ope.compare({"base": base, "new": new}, "base", "ips", method="normal")
+    assert frame.lower[0] < 0 < frame.value[0]
+    assert frame.lift.tolist() == pytest.approx([0, 0.6]) and frame.lift_lower.notna().all()
+
+
 def test_one_user_has_values_but_no_intervals():
     log = simulate(1, seed=4).feedback
     with pytest.warns(ope.EvaluationWarning, match="one cluster"):

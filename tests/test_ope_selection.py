@@ -132,6 +132,8 @@ def test_cross_fit_names_what_is_wrong():
         ope.cross_fit(np.zeros((4, 2)), np.zeros(4), np.zeros(4, int))
     with pytest.raises(ValueError, match=r"cluster has 2 users but folds is 5"):
         ope.cross_fit(np.zeros((4, 2, 1)), np.zeros(4), np.zeros(4, int), cluster=["a", "a", "b", "b"])
+    with pytest.raises(ValueError, match=r"folds is 1: it must be at least 2"):
+        ope.cross_fit(np.zeros((4, 2, 1)), np.zeros(4), np.zeros(4, int), folds=1)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_cross_fit_names_what_is_wrong():
     [
         ({"reward": [0.0, 1.0]}, r"features has 4 rows but reward has 2: give both for the same impressions"),
         ({"reward": [0.0, np.nan, 1.0, 1.0]}, r"reward at row 1 is nan: must be finite"),
-        ({"reward": [0.0, "play", 1.0, 1.0]}, r"reward cannot be read as numbers: row 1 has .*play"),
+        ({"reward": [0.0, "play", 1.0, 1.0]}, r"reward cannot be read as numbers: row 1 has 'play'"),
         ({"action": [0, -1, 0, 0]}, r"action at row 1 is -1: must be a column of features, 0 to 1"),
         ({"action": [0, 0, 2, 0]}, r"action at row 2 is 2: must be a column of features, 0 to 1"),
         ({"action": [0, 0.5, 0, 0]}, r"action at row 1 is 0\.5: must be a whole number"),

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from artlib.ope import validation
-from artlib.ope.validation import CellError
+from artlib.ope.validation import CellError, plain
 
 # Left out when there is no column of this name; the others must be there.
 OPTIONAL = ("q_hat", "cluster", "logging")
@@ -39,7 +39,7 @@ def located(error: CellError, frame: pd.DataFrame, columns: dict[str, str | list
     column, cell = columns[error.argument], error.cell
     if isinstance(column, list):
         column = column[cell[1]] if len(cell) > 1 else column
-    return f"{error} (column {column!r} of the frame, index label {_plain(frame.index[cell[0]])!r})"
+    return f"{error} (column {column!r} of the frame, index label {plain(frame.index[cell[0]])!r})"
 
 
 def _is_there(frame: pd.DataFrame, name: str, column) -> bool:
@@ -123,15 +123,10 @@ def _columns_of_ids(shown: np.ndarray, candidates: np.ndarray, mask: np.ndarray)
         at = [j for j, each in enumerate(ids) if each == one]
         if len(at) != 1:
             raise CellError(
-                f"action at row {i} is {_plain(one)!r}: must be one of its candidates, spelt alike and there once; "
-                f"they are {', '.join(repr(_plain(each)) for each in ids)}",
+                f"action at row {i} is {plain(one)!r}: must be one of its candidates, spelt alike and there once; "
+                f"they are {', '.join(repr(plain(each)) for each in ids)}",
                 "action",
                 (i,),
             )
         index[i] = np.flatnonzero(cells)[at[0]]
     return index
-
-
-def _plain(value):
-    """A numpy scalar as Python's, which prints without its type."""
-    return value.item() if isinstance(value, np.generic) else value

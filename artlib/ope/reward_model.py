@@ -60,10 +60,11 @@ def cross_fit(
     )
     cluster = validation.labels(cluster, n)
     groups = np.arange(n) if cluster is None else np.unique(cluster, return_inverse=True)[1]
-    if groups.max(initial=-1) + 1 < folds:
-        raise ValueError(
-            f"cluster has {groups.max(initial=-1) + 1} users but folds is {folds}: give fewer folds or more users"
-        )
+    users = groups.max(initial=-1) + 1
+    if folds < 2:
+        raise ValueError(f"folds is {folds}: it must be at least 2, one to predict while the others fit")
+    if users < folds:
+        raise ValueError(f"cluster has {users} users but folds is {folds}: give fewer folds or more users")
     if sample_weight is not None:
         sample_weight = validation.vector("sample_weight", sample_weight, n)
         require(

@@ -47,14 +47,18 @@ def require(ok: np.ndarray, name: str, values: np.ndarray, remedy: str, argument
 
 def vector(name: str, values, n: int | None = None) -> np.ndarray:
     """(n,) numbers as float64."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} is a nested list: it must be (n,), one value per impression") from error
+    array = _flat(name, values)
     if array.ndim != 1:
         raise ValueError(f"{name} has shape {array.shape}: it must be (n,), one value per impression")
     check_rows(name, array, n)
     return numbers(name, array)
+
+
+def _flat(name: str, values) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} is a nested list: it must be (n,), one value per impression") from error
 
 
 def matrix(name: str, values, n: int, k: int | None = None) -> np.ndarray:
@@ -83,8 +87,13 @@ def numbers(name: str, array: np.ndarray) -> np.ndarray:
     except (TypeError, ValueError):
         cell, value = next((cell, value) for cell, value in np.ndenumerate(array) if not _is_number(value))
         raise CellError(
-            f"{name} cannot be read as numbers: row {cell[0]} has {value!r}; pass a numeric array", name, cell
+            f"{name} cannot be read as numbers: row {cell[0]} has {plain(value)!r}; pass a numeric array", name, cell
         ) from None
+
+
+def plain(value):
+    """A numpy scalar as Python's, which prints without its type."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_number(value) -> bool:
@@ -164,6 +173,8 @@ def column_index(action, mask: np.ndarray, of: str = "target") -> np.ndarray:
 
 def cells(mask, shape: tuple[int, int], of: str = "target") -> np.ndarray:
     """(n, K) which cells are candidates; all of them by default."""
+    if shape[1] == 0:
+        raise ValueError(f"{of} has no columns: an impression needs at least one candidate")
     if mask is None:
         return np.broadcast_to(np.True_, shape)
     array = regular("mask", mask, "False")
@@ -178,7 +189,7 @@ def labels(cluster, n: int) -> np.ndarray | None:
     """(n,) cluster of each row."""
     if cluster is None:
         return None
-    array = np.asarray(cluster)
+    array = _flat("cluster", cluster)
     if array.ndim != 1 or len(array) != n:
         raise ValueError(f"cluster has shape {array.shape} but reward has {n} rows: give one label per impression")
     require(~pd.isna(array), "cluster", array, "must not be missing; give unknown users a label of their own")
