@@ -88,12 +88,11 @@ def _clustered_mean(values: np.ndarray, cluster: np.ndarray) -> tuple[float, flo
     """A mean and its 95 % interval: `ope`'s delta method, every row shown by the only candidate it has."""
     n = len(values)
     one = np.ones((n, 1))
-    low = min(0.0, values.min())  # Feedback takes rewards of at least 0
-    feedback = ope.Feedback(values - low, np.zeros(n, dtype=int), np.ones(n), one, cluster=cluster)
+    feedback = ope.Feedback(values, np.zeros(n, dtype=int), np.ones(n), one, cluster=cluster)
     if len(np.unique(cluster)) < 2:
         return float(values.mean()), np.nan, np.nan
     found = ope.estimate(feedback, "ips", method="normal")
-    return found.value + low, found.lower + low, found.upper + low
+    return found.value, found.lower, found.upper
 
 
 def read_case(log: Log, test: Log, row: int, policies: dict[str, np.ndarray]) -> pd.DataFrame:

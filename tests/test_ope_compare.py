@@ -1,5 +1,8 @@
 """Paired lifts and adjusted p-values."""
 
+import re
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -181,6 +184,44 @@ def test_no_match_and_a_worthless_baseline_give_nan_and_a_warning():
     ):
         frame = ope.compare({"zero": zero, "half": half}, "zero")
     assert pd.isna(frame.lift).all()
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca", "normal", "asymptotic-sequence"])
+@pytest.mark.parametrize(
+    ("shift", "reason"),
+    [
+        (-2.0, r"the baseline's value is -1\.\d+, so relative lifts are NaN"),
+        (-0.5, r"the baseline's value is 0\.0\d+ \(-0\.\d+, 0\.\d+\), perhaps 0 or less, so relative lifts are NaN"),
+        (-0.1, None),
+    ],
+)
+def test_no_lift_is_given_over_a_baseline_that_may_be_worth_nothing(method, shift, reason):
+    """SNIPS of the logging policy is about 0.51, known to about 0.1."""
+    logs = policies(100, seed=1)
+    fields = ("action", "propensity", "target", "mask", "cluster")
+    reward = logs["logging"].reward + shift + 0.51 - ope.ESTIMATORS["snips"](logs["logging"]).value
+    logs = {t: ope.Feedback(reward, **{f: getattr(log, f) for f in fields}) for t, log in logs.items()}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frame = ope.compare(logs, "logging", method=method)
+    assert frame[["value", "lower", "upper"]].notna().all(axis=None), "values need no baseline"
+    if reason is None:
+        assert not caught and frame.lift.to_numpy() == pytest.approx(frame.value / frame.value[0] - 1)
+    else:
+        assert len(caught) == 2 and all(re.match(reason, str(w.message)) for w in caught)
+        assert frame[["lift", "lift_lower", "lift_upper", "p_value", "p_holm"]].isna().all(axis=None)
+
+
+def test_rewards_that_cannot_be_negative_have_lifts_however_few_they_are():
+    """The normal interval reaches below 0, but the value cannot."""
+    reward = np.zeros(60)
+    reward[0] = 1
+    base, new = (
+        ope.Feedback(reward, np.zeros(60, int), np.full(60, 0.5), np.tile([p, 1 - p], (60, 1))) for p in (0.5, 0.8)
+    )
+    frame = ope.compare({"base": base, "new": new}, "base", "ips", method="normal")
+    assert frame.lower[0] < 0 < frame.value[0]
+    assert frame.lift.tolist() == pytest.approx([0, 0.6]) and frame.lift_lower.notna().all()
 
 
 def test_one_user_has_values_but_no_intervals():

@@ -87,6 +87,33 @@ def test_one_dominating_weight_raises_the_alarm():
     assert "one impression, weight 60, makes up 78% of squared weights" in verdict
 
 
+@pytest.mark.parametrize("smallest", [1e-50, 1e-20])
+@pytest.mark.parametrize("estimator", sorted(set(ope.ESTIMATORS) - {"on-policy", "dm", "replay"}))
+def test_one_tiny_propensity_gives_finite_numbers_and_the_right_reason(estimator, smallest):
+    rng = np.random.default_rng(0)
+    propensity = np.full(400, 0.5)
+    propensity[7] = smallest
+    reward, half = rng.integers(0, 2, 400).astype(float), np.full((400, 2), 0.5)
+    log = ope.Feedback(reward, np.zeros(400, int), propensity, half, np.full((400, 2), 0.4))
+    for method in ("percentile", "bca", "normal", "asymptotic-sequence"):
+        result = ope.estimate(log, estimator, method=method)
+        assert np.isfinite([result.value, result.lower, result.upper]).all()
+        assert result.std_error > 0
+        assert result.ess == pytest.approx(1) and result.diagnostics.max_leverage == pytest.approx(1)
+        assert f"one impression, weight {0.5 / smallest:.2g}, makes up 100% of squared weights" in result.verdict
+        assert "never chooses" not in result.verdict and len(result.verdict) < 500
+
+
+def test_a_target_that_hardly_ever_chooses_what_was_shown_is_not_one_that_never_does():
+    """Squares of these weights underflow to 0."""
+    log = ope.Feedback(np.resize([0.0, 1.0], 400), np.zeros(400, int), np.full(400, 0.5), [[1e-200, 1.0]] * 400)
+    result = ope.estimate(log, "snips")
+    assert result.ess == pytest.approx(400)
+    assert result.diagnostics.max_leverage == pytest.approx(1 / 400)
+    assert result.value == pytest.approx(0.5) and result.std_error == pytest.approx(0.5 / np.sqrt(399))
+    assert result.verdict.startswith("do not trust: mean weight 0.000 instead of 1 (p = 0): wrong propensities or")
+
+
 def test_a_small_effective_sample_raises_the_alarm():
     weight = np.zeros(5000)
     weight[::80] = 80
@@ -101,6 +128,13 @@ def test_few_rewards_and_few_clusters_raise_the_alarm():
     )
     few = arms(np.ones(300), cluster=np.arange(300) % 12)
     assert "only 12 independent clusters" in ope.estimate(few, "ips").verdict
+
+
+def test_rewards_that_cancel_are_rewards_and_raise_no_alarm():
+    log = ope.Feedback(np.resize([-1.0, 1.0], 1000), np.zeros(1000, int), np.ones(1000), np.ones((1000, 1)))
+    result = ope.estimate(log, "ips")
+    assert result.diagnostics.reward_ess == pytest.approx(1000)
+    assert result.value == 0 and result.trusted
 
 
 def test_replay_on_a_log_that_is_not_uniform_raises_the_alarm():

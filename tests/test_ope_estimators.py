@@ -24,8 +24,8 @@ def arrays(feedback):
 
 
 @st.composite
-def feedbacks(draw, min_rows=2, max_rows=12, max_candidates=5):
-    """Small logs: ragged candidate sets, stochastic or deterministic targets, fractional rewards."""
+def feedbacks(draw, min_rows=2, max_rows=12, max_candidates=5, lowest=0.0):
+    """Small logs: ragged candidate sets, stochastic or deterministic targets, fractional rewards >= lowest."""
     n, k = draw(st.integers(min_rows, max_rows)), draw(st.integers(2, max_candidates))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     mask = np.arange(k) < rng.integers(1, k + 1, n)[:, None]
@@ -35,7 +35,7 @@ def feedbacks(draw, min_rows=2, max_rows=12, max_candidates=5):
         target = np.eye(k)[target.argmax(axis=1)]
     action = np.array([rng.choice(k, p=row) for row in logging])
     return ope.Feedback(
-        reward=rng.uniform(0, 2, n) * rng.integers(0, 2, n),
+        reward=rng.uniform(lowest, 2, n) * rng.integers(0, 2, n),
         action=action,
         propensity=logging[np.arange(n), action],
         target=target,
@@ -90,7 +90,7 @@ def brute_force(feedback, estimator):
 
 
 @pytest.mark.parametrize("estimator", ope.ESTIMATORS)
-@given(feedback=feedbacks())
+@given(feedback=feedbacks(lowest=-2.0))
 def test_every_estimator_equals_its_formula_in_plain_loops(estimator, feedback):
     if feedback.weight.any() or estimator in WEIGHT_FREE:
         assert value(feedback, estimator) == pytest.approx(
@@ -138,7 +138,7 @@ def test_snips_and_sndr_are_invariant_to_scaling_all_propensities(feedback, fact
         assert value(scaled, estimator) == pytest.approx(value(feedback, estimator), rel=1e-9, nan_ok=True)
 
 
-@given(feedback=feedbacks(), shift=st.floats(0, 5))
+@given(feedback=feedbacks(), shift=st.floats(-5, 5))
 def test_snips_moves_with_a_shift_of_the_reward_and_stays_within_its_range(feedback, shift):
     shifted = ope.Feedback(**arrays(feedback) | {"reward": feedback.reward + shift})
     before = value(feedback, "snips")

@@ -265,6 +265,47 @@ def test_confidence_sequence_holds_at_every_time_in_nearly_all_logs(weight_max):
     assert (found.upper - found.lower).iloc[-1] < 0.5, "and it is not vacuous"
 
 
+def moved(feedback, by):
+    """The same log with a constant added to all rewards."""
+    names = ("action", "propensity", "target", "mask", "cluster")
+    return ope.Feedback(feedback.reward + by, **{name: getattr(feedback, name) for name in names})
+
+
+def test_bounds_of_rewards_above_a_negative_minimum_are_those_above_0_moved(feedback):
+    """Rewards 0 and 1 become -3 and -2: no bound may notice, and the estimate says what was done."""
+    below = moved(feedback, -3)
+    for estimator in sequences.NON_NEGATIVE:
+        parameter = 0.1 if estimator == "sgips" else None
+        bound = ope.bernstein_lower_bound(feedback, estimator, parameter=parameter)
+        lower = ope.bernstein_lower_bound(below, estimator, parameter=parameter, reward_min=-3)
+        assert bound > 0 and lower == pytest.approx(bound - 3)
+    for limits in ({}, {"reward_max": 1}, {"reward_max": 1, "weight_max": 60}):
+        expected = ope.confidence_sequence(feedback, **limits)[["lower", "upper"]]
+        limits = limits | {name: limits[name] - 3 for name in limits if name == "reward_max"}
+        found = ope.confidence_sequence(below, **limits, reward_min=-3)
+        np.testing.assert_allclose(found[["lower", "upper"]] + 3, expected, atol=1e-9)
+        assert found.value.iloc[-1] == pytest.approx(ope.ESTIMATORS["ips"](below).value)
+    result = ope.estimate(below, "ips", method="bernstein", reward_min=-3)
+    assert result.reward_shift == result.as_dict()["reward_shift"] == 3
+    assert result.lower == pytest.approx(ope.bernstein_lower_bound(feedback) - 3)
+    assert "(95%, bernstein, rewards shifted by +3 and back)" in str(result)
+
+
+@pytest.mark.parametrize("method", ["bernstein", "sequence"])
+def test_a_guarantee_is_refused_for_negative_rewards_without_their_smallest_possible(feedback, method):
+    message = r"reward at row \d+ is -0\.5.*: is below reward_min, 0; .* that is possible, not the smallest seen"
+    with pytest.raises(ValueError, match=message):
+        ope.estimate(moved(feedback, -0.5), "ips", method=method)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca", "normal", "asymptotic-sequence"])
+def test_negative_rewards_move_snips_and_its_interval_by_as_much(feedback, method):
+    before, after = (ope.estimate(log, "snips", method=method) for log in (feedback, moved(feedback, -2)))
+    for name in ("value", "lower", "upper"):
+        assert getattr(after, name) == pytest.approx(getattr(before, name) - 2)
+    assert after.std_error == pytest.approx(before.std_error) and after.reward_shift == 0
+
+
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.3])
 def test_the_asymptotic_sequences_p_value_is_alpha_where_it_touches_zero(alpha):
     margin = sequences.asymptotic_sequence_margin(0.2, 500, alpha)

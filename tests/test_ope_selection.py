@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 
 from artlib import ope
 from artlib.ope.selection import _slope, default_grid
@@ -130,10 +130,76 @@ def test_cross_fit_takes_any_model_and_weights():
 def test_cross_fit_names_what_is_wrong():
     with pytest.raises(ValueError, match=r"features has shape \(4, 2\): it must be \(n, K, d\)"):
         ope.cross_fit(np.zeros((4, 2)), np.zeros(4), np.zeros(4, int))
-    with pytest.raises(ValueError, match=r"features has 4 rows, reward 3 and action 4"):
-        ope.cross_fit(np.zeros((4, 2, 1)), np.zeros(3), np.zeros(4, int))
     with pytest.raises(ValueError, match=r"cluster has 2 users but folds is 5"):
         ope.cross_fit(np.zeros((4, 2, 1)), np.zeros(4), np.zeros(4, int), cluster=["a", "a", "b", "b"])
+    with pytest.raises(ValueError, match=r"folds is 1: it must be at least 2"):
+        ope.cross_fit(np.zeros((4, 2, 1)), np.zeros(4), np.zeros(4, int), folds=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reward": [0.0, 1.0]}, r"features has 4 rows but reward has 2: give both for the same impressions"),
+        ({"reward": [0.0, np.nan, 1.0, 1.0]}, r"reward at row 1 is nan: must be finite"),
+        ({"reward": [0.0, "play", 1.0, 1.0]}, r"reward cannot be read as numbers: row 1 has 'play'"),
+        ({"action": [0, -1, 0, 0]}, r"action at row 1 is -1: must be a column of features, 0 to 1"),
+        ({"action": [0, 0, 2, 0]}, r"action at row 2 is 2: must be a column of features, 0 to 1"),
+        ({"action": [0, 0.5, 0, 0]}, r"action at row 1 is 0\.5: must be a whole number"),
+        ({"action": [0, 1, 0, 0]}, r"action at row 1 is 1: is a padded cell"),
+        ({"action": [0, 0, 0]}, r"action has 3 rows but reward has 4"),
+        ({"mask": [[True, True]] * 3}, r"mask has shape \(3, 2\) but features has \(4, 2\)"),
+        ({"mask": [[True, 2]] * 4}, r"mask has values other than True and False"),
+        ({"cluster": ["ann", None, "bob", "eve"]}, r"cluster at row 1 is None: must not be missing"),
+        ({"sample_weight": [1.0, 1.0, -1.0, 1.0]}, r"sample_weight at row 2 is -1\.0: must be finite and >= 0"),
+        (
+            {"features": [[[1.0], [0.0]], [[np.inf], [0.0]], [[0.0], [0.0]], [[0.0], [0.0]]]},
+            r"features at row 1, column 0, feature 0 is inf: must be finite for every candidate",
+        ),
+        (
+            {"features": [[[1.0], [0.0]], [[0.0]], [[0.0], [0.0]], [[0.0], [0.0]]]},
+            r"features at row 1 has 1 candidates but row 0 has 2: .* pad features with 0 to K = 2 columns and pass",
+        ),
+        (
+            {"features": [[[1.0, 2.0], [0.0]]] * 4},
+            r"features is a nested list whose innermost lists differ in length",
+        ),
+    ],
+)
+def test_cross_fit_judges_its_arguments_as_feedback_does(change, message):
+    good = {
+        "features": [[[1.0], [0.0]], [[0.0], [np.nan]], [[2.0], [1.0]], [[3.0], [1.0]]],
+        "reward": [0.0, 1.0, 1.0, 0.0],
+        "action": [0, 0, 1, 1],
+        "mask": [[True, True], [True, False], [True, True], [True, True]],
+    }
+    assert ope.cross_fit(**good, folds=2).shape == (4, 2), "padded cells may be anything"
+    with pytest.raises(ValueError, match=message):
+        ope.cross_fit(**good | change, folds=2)
+
+
+@pytest.mark.parametrize("rewards", [(0, 1, 2), (0, 0.5), (1, 2)])
+def test_a_classifier_is_refused_for_rewards_other_than_0_and_1(rewards):
+    rng = np.random.default_rng(0)
+    features, action, reward = rng.normal(size=(60, 3, 2)), np.zeros(60, int), np.resize(rewards, 60)
+    message = r"reward at row \d+ is .* must be 0 or 1 with a classifier \(LogisticRegression\); give a regressor"
+    with pytest.raises(ValueError, match=message):
+        ope.cross_fit(features, reward, action, model=LogisticRegression())
+    assert ope.cross_fit(features, reward, action, model=Ridge()).mean() == pytest.approx(np.mean(reward), abs=0.1)
+
+
+def test_a_classifier_without_probabilities_is_refused():
+    with pytest.raises(ValueError, match=r"model is a RidgeClassifier, a classifier without probabilities; give a reg"):
+        ope.cross_fit(np.zeros((9, 2, 1)), np.zeros(9), np.zeros(9, int), model=RidgeClassifier())
+
+
+def test_a_training_fold_of_one_class_predicts_that_class():
+    """All plays are one user's: the fold that leaves this user out has seen no play."""
+    features = np.random.default_rng(0).normal(size=(40, 2, 1))
+    user = np.repeat([0, 1], 20)
+    q_hat = ope.cross_fit(
+        features, (user == 0).astype(float), np.zeros(40, int), user, model=LogisticRegression(), folds=2
+    )
+    assert (q_hat[user == 0] == 0).all() and (q_hat[user == 1] == 1).all()
 
 
 def test_power_of_ips_on_a_uniform_log_is_the_closed_form():

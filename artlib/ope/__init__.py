@@ -1,12 +1,14 @@
 """Off-policy evaluation: what a policy would have earned, from a log of what another policy showed.
 
     feedback = ope.Feedback(reward, action, propensity, target, q_hat, mask, cluster)
+    feedback = ope.Feedback.from_frame(frame)  # a pandas data frame, a row per impression
     ope.estimate(feedback, "snips")
     ope.compare({"production": production, "llm-sft": llm}, baseline="production")
 
-feedback.py what is known · estimators.py values · intervals.py, sequences.py their uncertainty ·
-diagnostics.py when not to believe them · selection.py hyper-parameters · reward_model.py q(x, a) ·
-result.py one policy · comparison.py many policies · sample_size.py how long a log must be.
+feedback.py what is known · frames.py, validation.py how it is read and checked · estimators.py values ·
+intervals.py, sequences.py their uncertainty · diagnostics.py when not to believe them ·
+selection.py hyper-parameters · reward_model.py q(x, a) · result.py one policy · comparison.py many policies ·
+sample_size.py how long a log must be.
 It knows nothing of artworks or language models.
 """
 

@@ -65,6 +65,9 @@ def compare(
     interval leaves out 0, to within the resolution of the replicates. p_holm adjusts it over the other
     policies, per estimator (Holm 1979, "A simple sequentially rejective multiple test procedure").
 
+    Relative to nothing there is no lift: it is NaN, with a warning, where the baseline's value is not positive or,
+    some rewards being negative, its interval reaches 0.
+
     Args:
         feedbacks: policy name -> Feedback. All must have the same reward, action, propensity and cluster.
         baseline: the name of the policy that the others are compared with.
@@ -88,6 +91,8 @@ def compare(
     }
     sizes = intervals.cluster_sizes(feedbacks[baseline])
     resampled = _resample(feedbacks, chosen, sizes, n_bootstrap if method in BOOTSTRAPS else 0, seed)
+    signed = bool((feedbacks[baseline].reward < 0).any())
+    obstacles = {e: _obstacle(resampled[e, baseline], method, alpha, signed) for e in names}
     diagnostics = {policy: diagnose(feedback) for policy, feedback in feedbacks.items()}
     rows = []
     for (name, policy), (terms, used) in chosen.items():
@@ -97,7 +102,7 @@ def compare(
             _diagnosis(diagnostics[policy], name, regularisation_shift(feedbacks[policy], name, terms), own)
             | {"policy": policy, "estimator": name, "parameter": used, "std_error": own.std_error}
             | _value(own, method, alpha, usable)
-            | _lift(own, resampled[name, baseline], method, alpha, usable)
+            | _lift(own, resampled[name, baseline], obstacles[name], method, alpha, usable)
         )
     frame = pd.DataFrame(rows)
     frame["p_holm"] = frame.groupby("estimator")["p_value"].transform(holm)
@@ -189,15 +194,27 @@ def _value(own: _Resampled, method: str, alpha: float, usable: bool) -> dict:
     return {"value": own.value, "lower": lower, "upper": upper}
 
 
-def _lift(own: _Resampled, base: _Resampled, method: str, alpha: float, usable: bool) -> dict:
-    if own is base:
-        zero = 0.0 if base.value > 0 else NAN
-        return dict(zip(LIFT_COLUMNS, (zero, zero, zero, NAN), strict=True))
+def _obstacle(base: _Resampled, method: str, alpha: float, signed: bool) -> str | None:
+    """Why nothing has a lift relative to this baseline; None if there is no reason. `signed`: a reward is negative."""
     if not base.value > 0:
+        return f"the baseline's value is {base.value}"
+    if not signed or len(base.sizes) < 2:
+        return None
+    found = _value(base, method, alpha, True)
+    if found["lower"] > 0:
+        return None
+    return "the baseline's value is {value:.3g} ({lower:.3g}, {upper:.3g}), perhaps 0 or less".format(**found)
+
+
+def _lift(own: _Resampled, base: _Resampled, obstacle: str | None, method: str, alpha: float, usable: bool) -> dict:
+    if own is base:
+        zero = NAN if obstacle else 0.0
+        return dict(zip(LIFT_COLUMNS, (zero, zero, zero, NAN), strict=True))
+    if obstacle:
         if own.defined:
             warnings.warn(
-                f"the baseline's value is {base.value}, so relative lifts are NaN; compare with a baseline "
-                "whose value is positive",
+                f"{obstacle}, so relative lifts are NaN; compare with a baseline whose value is positive, or the "
+                "values themselves",
                 EvaluationWarning,
                 stacklevel=3,
             )

@@ -33,7 +33,7 @@ class Diagnostics:
         max_weight_share: its share of the sum of weights.
         max_leverage: its square's share of the sum of squares. Intervals lean on this being near 0
             (Lindeberg's condition); near 1, one impression decides.
-        reward_ess: (sum w r)^2 / sum (w r)^2, the effective number of rewarded impressions.
+        reward_ess: (sum w |r|)^2 / sum (w r)^2, the effective number of rewarded impressions.
         unsupported_mass: mean mass of the target on candidates that the log could not show. Exact when
             Feedback.logging is given, otherwise estimated by the shortfall max(0, 1 - mean w).
         support_known: whether it is exact.
@@ -76,8 +76,8 @@ def diagnose(feedback: Feedback) -> Diagnostics:
         match_rate=float(feedback.target_propensity.mean()),
         max_weight=float(w.max()),
         max_weight_share=float(w.max() / total) if total > 0 else float("nan"),
-        max_leverage=float(w.max() ** 2 / np.sum(w**2)) if total > 0 else float("nan"),
-        reward_ess=effective_size(w * feedback.reward),
+        max_leverage=float(1 / np.sum((w / w.max()) ** 2)) if total > 0 else float("nan"),
+        reward_ess=effective_size(w * np.abs(feedback.reward)),
         unsupported_mass=_unsupported_mass(feedback, mean_weight),
         support_known=feedback.logging is not None,
         mean_weight=mean_weight,
@@ -90,8 +90,12 @@ def diagnose(feedback: Feedback) -> Diagnostics:
 
 def effective_size(weight: np.ndarray) -> float:
     """(sum w)^2 / sum w^2: as many equally weighted rows would carry as much; 0 when all weights are 0."""
-    squares = float(np.sum(weight**2))
-    return float(np.sum(weight) ** 2 / squares) if squares > 0 else 0.0
+    largest = weight.max()
+    if not largest > 0:
+        return 0.0
+    # Relative to the largest, as squares of a tiny target's weights underflow.
+    relative = weight / largest
+    return float(np.sum(relative) ** 2 / np.sum(relative**2))
 
 
 class Shift(NamedTuple):
@@ -168,7 +172,7 @@ def _overlap_concerns(d: Diagnostics) -> list[tuple[bool, str]]:
         ),
         (
             matches and d.max_leverage > MAX_LEVERAGE,
-            f"one impression, weight {d.max_weight:.0f}, makes up {d.max_leverage:.0%} of squared weights",
+            f"one impression, weight {_short(d.max_weight, 0)}, makes up {d.max_leverage:.0%} of squared weights",
         ),
         (
             matches and d.reward_ess < MIN_REWARD_ESS,
@@ -180,10 +184,14 @@ def _overlap_concerns(d: Diagnostics) -> list[tuple[bool, str]]:
         ),
         (
             d.mean_weight_p < MEAN_WEIGHT_P,
-            f"mean weight {d.mean_weight:.3f} instead of 1 (p = {d.mean_weight_p:.1g}): wrong propensities "
+            f"mean weight {_short(d.mean_weight, 3)} instead of 1 (p = {d.mean_weight_p:.1g}): wrong propensities "
             "or missing support",
         ),
     ]
+
+
+def _short(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if value < 1e6 else f"{value:.2g}"
 
 
 def _unsupported_mass(feedback: Feedback, mean_weight: float) -> float:

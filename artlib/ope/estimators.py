@@ -85,7 +85,7 @@ def ips(feedback: Feedback) -> Terms:
 
 
 def clipped_ips(feedback: Feedback, clip: float = CLIP) -> Terms:
-    """Clipped IPS, V = mean(min(w_i, clip) r_i): less variance, biased downwards.
+    """Clipped IPS, V = mean(min(w_i, clip) r_i): less variance, biased towards 0.
 
     Ionides 2008, "Truncated importance sampling"; Bottou et al. 2013.
     """

@@ -1,13 +1,14 @@
 """Logged bandit feedback and the one validator every number in this package has passed through."""
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-# Probabilities often arrive as float32 softmax outputs, whose rows sum to 1 only to about 1e-6.
-SUM_TOLERANCE = 1e-4
+from artlib.ope import frames, validation
+from artlib.ope.validation import LARGEST, TOLERANCE, CellError, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,12 +17,17 @@ class Feedback:
 
     Candidate sets may differ between impressions: rows are padded to K columns and `mask` says which
     cells are candidates. Arrays are stored as float64, int64 and bool and are not copied when they
-    already have that type.
+    already have that type and need no correction.
+
+    Probabilities may be rounded: rows of target and logging are divided by their sum where it is within
+    1e-4 of 1, or K / 2 units of the fourth decimal for an impression of K candidates (at most 0.01), and a
+    propensity of up to 1.0001 is 1. One UserWarning names what was more than 1e-6 (float32) off.
 
     Args:
-        reward: (n,) observed reward r_i >= 0 of the shown candidate; may be fractional.
+        reward: (n,) observed reward r_i of the shown candidate; may be fractional or negative. Adding c to all
+            rewards moves SNIPS by c, but IPS by c mean(w), which is c in expectation only.
         action: (n,) column a_i of the shown candidate, in 0 .. K - 1.
-        propensity: (n,) probability pi_b(a_i | x_i) with which the logging policy showed it, in (0, 1].
+        propensity: (n,) probability pi_b(a_i | x_i) with which the logging policy showed it, in [1e-50, 1].
         target: (n, K) target policy pi_e(a | x_i); rows sum to 1, padded cells are 0.
         q_hat: (n, K) reward model q(x_i, a), needed by the model-based estimators. Predict each row with
             a model that was not fitted on it (see `cross_fit`).
@@ -44,8 +50,67 @@ class Feedback:
     logging: np.ndarray | None = None
 
     def __post_init__(self):
-        for name, value in _validated(self).items():
+        fields, corrections = _validated(self)
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
+        if corrections:
+            warnings.warn(
+                f"{'; '.join(corrections)}. Rounding to four decimals does this: log the probabilities in full",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        reward: str = "reward",
+        action: str = "action",
+        propensity: str = "propensity",
+        target: str | list[str] = "target",
+        q_hat: str | list[str] | None = "q_hat",
+        cluster: str | None = "cluster",
+        logging: str | list[str] | None = "logging",
+        candidates: str | None = None,
+    ) -> "Feedback":
+        """Feedback from a data frame with a row per impression; rows are padded and the mask is made here.
+
+        >>> frame = pd.DataFrame({
+        ...     "played": [1.0, 0.0], "shown": ["b", "x"], "candidates": [["a", "b", "c"], ["x", "y"]],
+        ...     "propensity": [0.2, 0.5], "target": [[0.1, 0.8, 0.1], [0.5, 0.5]], "user": ["ann", "bob"],
+        ... })
+        >>> log = Feedback.from_frame(frame, reward="played", action="shown", candidates="candidates", cluster="user")
+        >>> log.action.tolist(), log.candidates.tolist(), log.weight.tolist()
+        ([1, 0], [3, 2], [4.0, 1.0])
+
+        Args:
+            frame: n impressions; its index is only read for messages.
+            reward, propensity: columns of numbers.
+            action: column with the shown candidate's index, 0 for the first; with `candidates`, with its id.
+            target, q_hat, logging: a column of lists, a number per candidate; or a list of columns, one per
+                candidate, empty (NaN) where an impression has no such candidate. q_hat and logging are left out
+                where there is no column of the default name.
+            cluster: column of labels, usually the user. Default: "cluster" if there is one, else every row is its own.
+            candidates: column with lists of ids, in the order of target.
+
+        Raises:
+            ValueError: naming the argument, the frame's column, the row, its index label and the remedy.
+        """
+        columns = {
+            "reward": reward,
+            "action": action,
+            "propensity": propensity,
+            "target": target,
+            "q_hat": q_hat,
+            "cluster": cluster,
+            "logging": logging,
+            "candidates": candidates,
+        }
+        try:
+            return cls(**frames.arguments(frame, columns))
+        except CellError as error:
+            raise ValueError(frames.located(error, frame, columns)) from None
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -99,170 +164,54 @@ class Feedback:
         return self.q_hat
 
 
-def _validated(feedback: Feedback) -> dict[str, np.ndarray | None]:
-    """Check every argument of a Feedback and return them with their stored types."""
-    reward = _vector("reward", feedback.reward, float)
+def _validated(feedback: Feedback) -> tuple[dict[str, np.ndarray | None], list[str]]:
+    """Check every argument of a Feedback; return them with their stored types, and what was corrected."""
+    reward = validation.vector("reward", feedback.reward)
     n = len(reward)
     if n == 0:
         raise ValueError("reward has no rows: an estimate needs at least one impression")
-    action = _action(feedback.action, n)
-    propensity = _vector("propensity", feedback.propensity, float, n)
-    target = _matrix("target", feedback.target, n)
-    shape = target.shape
-    mask = _mask(feedback.mask, shape)
-
-    _require(
-        np.isfinite(reward) & (reward >= 0),
+    target = validation.matrix("target", feedback.target, n)
+    mask = validation.cells(feedback.mask, target.shape)
+    require(
+        np.abs(reward) <= LARGEST,
         "reward",
         reward,
-        "must be finite and >= 0; drop or repair the row",
+        f"must be finite (at most {LARGEST:g} in size); look up what was earned: leaving such rows out biases",
     )
-    _require(
-        (action >= 0) & (action < shape[1]),
-        "action",
-        action,
-        f"must be a column of target, 0 to {shape[1] - 1}; it is an index into the candidates, not an id",
-    )
-    _require(
-        mask[np.arange(n), action],
-        "action",
-        action,
-        "is a padded cell; mask must be True for the candidate that was shown",
-    )
-    _require(
-        (propensity > 0) & (propensity <= 1),
-        "propensity",
-        propensity,
-        "must be in (0, 1]; log the probability with which the shown candidate was drawn",
-    )
-    _distribution("target", target, mask)
-    logging = None
+    action = validation.column_index(feedback.action, mask)
+    propensity, excess = validation.propensities(feedback.propensity, n)
+    target, target_off = validation.distribution("target", target, mask)
+    logging, logging_off = None, ""
     if feedback.logging is not None:
-        logging = _matrix("logging", feedback.logging, n, shape[1])
-        _distribution("logging", logging, mask)
-        _require(
-            np.isclose(logging[np.arange(n), action], propensity, rtol=1e-3, atol=1e-6),
+        logging = validation.matrix("logging", feedback.logging, n, target.shape[1])
+        logging, logging_off = validation.distribution("logging", logging, mask)
+        require(
+            np.isclose(logging[np.arange(n), action], propensity, rtol=1e-3, atol=TOLERANCE),
             "propensity",
             propensity,
             "differs from logging at the shown candidate; both must come from the same logging policy",
         )
-    return {
+    fields = {
         "reward": reward,
         "action": action,
         "propensity": propensity,
         "target": target,
         "mask": mask,
         "q_hat": _q_hat(feedback.q_hat, mask),
-        "cluster": _cluster(feedback.cluster, n),
+        "cluster": validation.labels(feedback.cluster, n),
         "logging": logging,
     }
-
-
-def _vector(name: str, values, dtype, n: int | None = None) -> np.ndarray:
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise ValueError(f"{name} has shape {array.shape}: it must be (n,), one value per impression")
-    if n is not None and len(array) != n:
-        raise ValueError(
-            f"{name} has {len(array)} rows but reward has {n}: give both for the same impressions"
-        )
-    return _cast(name, array, dtype)
-
-
-def _matrix(name: str, values, n: int, k: int | None = None) -> np.ndarray:
-    array = np.asarray(values)
-    if array.ndim != 2:
-        raise ValueError(
-            f"{name} has shape {array.shape}: it must be (n, K), a row per impression and a column "
-            "per candidate, padded where an impression has fewer"
-        )
-    if len(array) != n:
-        raise ValueError(
-            f"{name} has {len(array)} rows but reward has {n}: give both for the same impressions"
-        )
-    if k is not None and array.shape[1] != k:
-        raise ValueError(f"{name} has {array.shape[1]} columns but target has {k}: pad both to the same K")
-    return _cast(name, array, float)
-
-
-def _cast(name: str, array: np.ndarray, dtype) -> np.ndarray:
-    try:
-        return np.asarray(array, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read as numbers ({error}): pass a numeric array") from error
-
-
-def _action(values, n: int) -> np.ndarray:
-    array = _vector("action", values, float, n)
-    _require(
-        np.isfinite(array) & (array == np.floor(array)),
-        "action",
-        array,
-        "must be a whole number, the column of the candidate that was shown",
-    )
-    return np.asarray(values).astype(np.int64)
-
-
-def _mask(values, shape: tuple[int, int]) -> np.ndarray:
-    if values is None:
-        return np.broadcast_to(np.True_, shape)
-    array = np.asarray(values)
-    if array.shape != shape:
-        raise ValueError(
-            f"mask has shape {array.shape} but target has {shape}: give one True or False per cell"
-        )
-    if array.dtype != bool and not np.isin(array, (0, 1)).all():
-        raise ValueError("mask has values other than True and False: give True where the cell is a candidate")
-    return array.astype(bool, copy=False)
+    return fields, [text for text in (excess, target_off, logging_off) if text]
 
 
 def _q_hat(values, mask: np.ndarray) -> np.ndarray | None:
     if values is None:
         return None
-    array = _matrix("q_hat", values, *mask.shape)
-    _require(
-        np.isfinite(array) | ~mask,
+    array = validation.matrix("q_hat", values, *mask.shape)
+    require(
+        (np.abs(array) <= LARGEST) | ~mask,
         "q_hat",
         array,
-        "must be finite for every candidate; refit the reward model",
+        f"must be finite (at most {LARGEST:g} in size) for every candidate; refit the reward model",
     )
     return array if mask.all() else np.where(mask, array, 0.0)
-
-
-def _cluster(values, n: int) -> np.ndarray | None:
-    if values is None:
-        return None
-    array = np.asarray(values)
-    if array.ndim != 1 or len(array) != n:
-        raise ValueError(
-            f"cluster has shape {array.shape} but reward has {n} rows: give one label per impression"
-        )
-    _require(
-        ~pd.isna(array), "cluster", array, "must not be missing; give unknown users a label of their own"
-    )
-    return array
-
-
-def _distribution(name: str, array: np.ndarray, mask: np.ndarray) -> None:
-    # A comparison with NaN is False, so NaN fails the first check too.
-    _require((array >= 0) & (array <= 1 + SUM_TOLERANCE), name, array, "must be a probability, 0 to 1")
-    if not mask.all():
-        _require(
-            mask | (array == 0), name, array, "is mass on a padded cell; set it to 0 and renormalise the row"
-        )
-    total = array.sum(axis=1)
-    _require(
-        np.abs(total - 1) <= SUM_TOLERANCE,
-        f"sum of {name}",
-        total,
-        "must be 1 over the impression's candidates; renormalise the row",
-    )
-
-
-def _require(ok: np.ndarray, name: str, values: np.ndarray, remedy: str) -> None:
-    if ok.all():
-        return
-    bad = np.argwhere(~ok)
-    where = f"row {bad[0, 0]}" + (f", column {bad[0, 1]}" if bad.shape[1] == 2 else "")
-    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-    raise ValueError(f"{name} at {where} is {values[tuple(bad[0])]}{more}: {remedy}")

@@ -34,6 +34,8 @@ class Estimate:
         parameters: the hyper-parameter used, e.g. {"clip": 10.0}; empty without one.
         rule: how it was chosen: "given", "default", "slope" or "mse"; None without one.
         shift: value and error, how far regularising the weights moved the value from that of IPS or DR.
+        reward_shift: added to all rewards before "bernstein" or "sequence" computed the bounds, which need rewards
+            >= 0, and taken off the bounds again; 0 for other methods, which take negative rewards as they are.
         diagnostics: see Diagnostics.
         verdict: "ok", or why the number should not be trusted.
     """
@@ -50,6 +52,7 @@ class Estimate:
     parameters: dict[str, float]
     rule: str | None
     shift: Shift
+    reward_shift: float
     diagnostics: Diagnostics
     verdict: str
 
@@ -58,9 +61,10 @@ class Estimate:
         return self.verdict == "ok"
 
     def __str__(self) -> str:
+        shifted = f", rewards shifted by {self.reward_shift:+g} and back" if self.reward_shift else ""
         return (
             f"{self.estimator} {self.value:.4g} [{self.lower:.4g}, {self.upper:.4g}] "
-            f"({1 - self.alpha:.0%}, {self.method}), effective sample size {self.ess:.0f} of "
+            f"({1 - self.alpha:.0%}, {self.method}{shifted}), effective sample size {self.ess:.0f} of "
             f"{self.diagnostics.n}: {self.verdict}"
         )
 
@@ -81,6 +85,7 @@ def estimate(
     parameter: float | str | None = None,
     reward_max: float | None = None,
     weight_max: float | None = None,
+    reward_min: float = 0.0,
 ) -> Estimate:
     """Estimate a target policy's value from a log, with an interval over independent clusters.
 
@@ -97,6 +102,7 @@ def estimate(
         parameter: the estimator's hyper-parameter: a number, "slope" or "mse" to choose it from the log, None
             for its default. The interval does not account for the choosing.
         reward_max, weight_max: largest possible reward and weight; only "sequence" reads them.
+        reward_min: smallest possible reward, to be given when it is negative; only "bernstein" and "sequence" read it.
 
     Raises:
         ValueError: naming the argument, its value and what would be right.
@@ -110,9 +116,9 @@ def estimate(
     sums, sizes = intervals.cluster_sums(chosen, feedback), intervals.cluster_sizes(feedback)
     std_error = intervals.standard_error(intervals.influence(sums, sizes)) if chosen.defined else float("nan")
     shift = regularisation_shift(feedback, estimator, chosen)
-    bounds = (float("nan"), float("nan"))
+    bounds, finite_sample = (float("nan"), float("nan")), method in ("bernstein", "sequence")
     if is_estimable(chosen.defined, feedback.n_clusters, estimator):
-        if method in ("bernstein", "sequence"):
+        if finite_sample:
             bounds = _finite_sample_bounds(
                 feedback,
                 estimator,
@@ -122,6 +128,7 @@ def estimate(
                 parameter,
                 reward_max,
                 weight_max,
+                reward_min,
             )
         else:
             bounds = _large_sample_bounds(
@@ -140,6 +147,7 @@ def estimate(
         parameters=_used_parameters(feedback, estimator, parameter, choice),
         rule=_rule(estimator, parameter),
         shift=shift,
+        reward_shift=-float(reward_min) if finite_sample and reward_min else 0.0,
         diagnostics=diagnostics,
         verdict=verdict(diagnostics, estimator, shift, std_error),
     )
@@ -193,15 +201,18 @@ def _large_sample_bounds(
     return intervals.percentile_interval(replicates, alpha)
 
 
-def _finite_sample_bounds(feedback, estimator, method, alpha, seed, parameter, reward_max, weight_max):
+def _finite_sample_bounds(
+    feedback, estimator, method, alpha, seed, parameter, reward_max, weight_max, reward_min
+) -> tuple[float, float]:
     if method == "bernstein":
-        return sequences.bernstein_lower_bound(feedback, estimator, alpha, seed, parameter), float("inf")
+        lower = sequences.bernstein_lower_bound(feedback, estimator, alpha, seed, parameter, reward_min)
+        return lower, float("inf")
     if estimator != "ips":
         raise ValueError(
             f"method is 'sequence' but estimator is {estimator!r}: its bounds are for 'ips'; for other "
             "estimators use 'asymptotic-sequence'"
         )
-    last = sequences.confidence_sequence(feedback, alpha, reward_max, weight_max).iloc[-1]
+    last = sequences.confidence_sequence(feedback, alpha, reward_max, weight_max, reward_min).iloc[-1]
     return float(last["lower"]), float(last["upper"]) if reward_max is not None else float("inf")
 
 

@@ -1,4 +1,11 @@
-"""Guarantees at finite n: an empirical Bernstein lower bound, and confidence sequences for growing logs."""
+"""Guarantees at finite n: an empirical Bernstein lower bound, and confidence sequences for growing logs.
+
+They need rewards >= 0. Rewards that can be negative are taken above `reward_min`, and the bounds moved back: as
+weights average to 1, E[w (r - reward_min)] = V - reward_min. A smallest reward that is seen and not known beforehand
+would void the guarantee.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -6,8 +13,9 @@ import pandas as pd
 from artlib.ope.estimators import terms
 from artlib.ope.feedback import Feedback
 from artlib.ope.intervals import cluster_sizes, cluster_sums
+from artlib.ope.validation import require
 
-# These are means of terms that are never negative, which the Bernstein bound needs.
+# These are means of terms that are never negative when rewards are not, which the Bernstein bound needs.
 NON_NEGATIVE = ("on-policy", "ips", "clipped-ips", "sgips")
 # Pseudo-observations with which a sequence's variance starts; it only affects how tight the bounds are.
 PRIOR_COUNT = 100
@@ -21,6 +29,7 @@ def bernstein_lower_bound(
     alpha: float = 0.05,
     seed: int = 0,
     parameter: float | None = None,
+    reward_min: float = 0.0,
 ) -> float:
     """Lower bound on the value, true with probability 1 - alpha at any n and however large the weights.
 
@@ -34,10 +43,11 @@ def bernstein_lower_bound(
         alpha: probability of error, one-sided.
         seed: of the split.
         parameter: the estimator's hyper-parameter, fixed without looking at this log.
+        reward_min: the smallest possible reward, known in advance.
 
     Raises:
-        ValueError: for estimators whose terms can be negative or that are ratios, or whose hyper-parameter
-            would be chosen from the log.
+        ValueError: when a reward is below reward_min, for estimators whose terms can be negative or that are
+            ratios, or whose hyper-parameter would be chosen from the log.
 
     Thomas, Theocharous and Ghavamzadeh 2015, "High confidence off-policy evaluation";
     Maurer and Pontil 2009, "Empirical Bernstein bounds and sample variance penalization".
@@ -52,8 +62,9 @@ def bernstein_lower_bound(
             f"parameter is {parameter!r}: the bound of 'bernstein' holds only for a hyper-parameter that was "
             "not chosen from the log; give a number"
         )
-    sums = cluster_sums(terms(feedback, estimator, parameter), feedback)[:, 0]
-    return _split_bound(sums, cluster_sizes(feedback), alpha, seed)
+    above = _above(feedback, reward_min)
+    sums = cluster_sums(terms(above, estimator, parameter), above)[:, 0]
+    return _split_bound(sums, cluster_sizes(above), alpha, seed) + reward_min
 
 
 def _split_bound(sums: np.ndarray, sizes: np.ndarray, alpha: float, seed: int) -> float:
@@ -82,7 +93,11 @@ def _bernstein(x: np.ndarray, cut: float, alpha: float, n: int) -> float:
 
 
 def confidence_sequence(
-    feedback: Feedback, alpha: float = 0.05, reward_max: float | None = None, weight_max: float | None = None
+    feedback: Feedback,
+    alpha: float = 0.05,
+    reward_max: float | None = None,
+    weight_max: float | None = None,
+    reward_min: float = 0.0,
 ) -> pd.DataFrame:
     """IPS bounds after every impression that hold simultaneously for all of them: look as often as you like.
 
@@ -99,19 +114,24 @@ def confidence_sequence(
         reward_max: the largest possible reward. Needed for the upper bound, which is NaN without it.
         weight_max: the largest possible weight, 1 / (smallest possible propensity), known in advance. With
             it (and reward_max) a running control variate narrows the bounds.
+        reward_min: the smallest possible reward, known in advance.
 
     Returns:
         DataFrame of n rows: n (1 .. n), value (running IPS), lower, upper.
 
     Raises:
-        ValueError: when a reward or weight exceeds the given maximum.
+        ValueError: when a reward is below the given minimum, or a reward or weight exceeds the given maximum.
 
     Waudby-Smith, Wu, Ramdas, Karampatziakis and Mineiro 2024, "Anytime-valid off-policy inference for
     contextual bandits" (predictable plug-in empirical Bernstein).
     """
     _check_maximum("reward", feedback.reward, reward_max)
     _check_maximum("weight", feedback.weight, weight_max)
-    w, r, n = feedback.weight, feedback.reward, np.arange(1, feedback.n + 1)
+    w, n = feedback.weight, np.arange(1, feedback.n + 1)
+    value = np.cumsum(w * feedback.reward) / n
+    r = _above(feedback, reward_min).reward
+    if reward_max is not None:
+        reward_max -= reward_min
     if reward_max is None:
         lower, upper = lower_sequence(w * r, np.zeros(feedback.n), alpha), np.full(feedback.n, np.nan)
     elif weight_max is None:
@@ -130,9 +150,9 @@ def confidence_sequence(
     return pd.DataFrame(
         {
             "n": n,
-            "value": np.cumsum(w * r) / n,
-            "lower": np.maximum(lower, 0.0),
-            "upper": upper if reward_max is None else np.minimum(upper, reward_max),
+            "value": value,
+            "lower": np.maximum(lower, 0.0) + reward_min,
+            "upper": (upper if reward_max is None else np.minimum(upper, reward_max)) + reward_min,
         }
     )
 
@@ -173,9 +193,23 @@ def _before(cumulative: np.ndarray, count: np.ndarray | int, guess: float) -> np
     return (guess + np.concatenate([[0.0], cumulative[:-1]])) / count
 
 
+def _above(feedback: Feedback, reward_min: float) -> Feedback:
+    """The log with rewards counted from reward_min."""
+    if not np.isfinite(reward_min):
+        raise ValueError(f"reward_min is {reward_min}: it must be a finite number, the smallest possible reward")
+    require(
+        feedback.reward >= reward_min,
+        "reward",
+        feedback.reward,
+        f"is below reward_min, {reward_min:g}; methods 'bernstein' and 'sequence' need rewards that are never below "
+        "it: give the smallest that is possible, not the smallest seen, or use another method, e.g. 'bca'",
+    )
+    return feedback if reward_min == 0 else replace(feedback, reward=feedback.reward - reward_min)
+
+
 def _check_maximum(name: str, values: np.ndarray, maximum: float | None) -> None:
     # Weights are quotients: a true maximum may be passed by rounding.
-    if maximum is not None and values.max() > maximum * (1 + 1e-9):
+    if maximum is not None and values.max() > maximum + 1e-9 * abs(maximum):
         row = int(np.argmax(values))
         raise ValueError(
             f"{name}_max is {maximum} but the {name} at row {row} is {values[row]}: give the largest "
