@@ -7,6 +7,7 @@ import pandas as pd
 
 from artlib import ope
 from artlib.log import History, Log, genre_matrix, genre_names
+from artlib.log_faults import FEW
 
 COLUMNS = ["group", "level", "n", "mean", "lower", "upper"]
 
@@ -64,12 +65,9 @@ def by_group(cases: pd.DataFrame, measure: str) -> pd.DataFrame:
     Returns:
         group, level, n, mean and its 95 % interval clustered by user; `attrs["measure"]` says what the loss is.
     """
-    quartiles = pd.qcut(cases["history"], 4, duplicates="drop")
     groups = {
         "candidates": cases["candidates"],
-        "history": quartiles.cat.rename_categories(
-            lambda part: f"{math.floor(part.left) + 1} to {int(part.right)} titles"
-        ),
+        "history": _quartiles(cases["history"]),
         "favourite genres in the title": np.where(cases["match"] > 0, "some", "none"),
         "title": np.where(cases["cold"], "cold", "warm"),
         "production": np.where(cases["agrees"], "chooses the same", "chooses another"),
@@ -84,6 +82,14 @@ def by_group(cases: pd.DataFrame, measure: str) -> pd.DataFrame:
     return table
 
 
+def _quartiles(history: pd.Series) -> pd.Series:
+    """Each history's quarter by length, in words."""
+    if history.nunique() == 1:
+        return history.map("{} titles".format)
+    quartiles = pd.qcut(history, 4, duplicates="drop")
+    return quartiles.cat.rename_categories(lambda part: f"{math.floor(part.left) + 1} to {int(part.right)} titles")
+
+
 def _clustered_mean(values: np.ndarray, cluster: np.ndarray) -> tuple[float, float, float]:
     """A mean and its 95 % interval: `ope`'s delta method, every row shown by the only candidate it has."""
     n = len(values)
@@ -93,6 +99,26 @@ def _clustered_mean(values: np.ndarray, cluster: np.ndarray) -> tuple[float, flo
         return float(values.mean()), np.nan, np.nan
     found = ope.estimate(feedback, "ips", method="normal")
     return found.value, found.lower, found.upper
+
+
+def most_chosen_shares(cases: pd.DataFrame, least: int = FEW) -> pd.DataFrame:
+    """How often a title's most chosen artwork is chosen: 1 if every member gets the same one, as from a popularity
+    model in disguise.
+
+    Args:
+        cases: from `describe`.
+        least: impressions that a title must have to count.
+
+    Returns:
+        A row a title, the policy's share in `chosen` and production's in `produced`; none where no title has enough.
+    """
+    by = cases[cases.groupby("title_id")["title_id"].transform("size") >= least].groupby("title_id")
+    titles = {title: part for title, part in by}
+    shares = {
+        column: [part[column].value_counts(normalize=True).iloc[0] for part in titles.values()]
+        for column in ("chosen", "produced")
+    }
+    return pd.DataFrame(shares, index=pd.Index(titles, name="title_id"), dtype=float)
 
 
 def read_case(log: Log, test: Log, row: int, policies: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -119,6 +119,23 @@ def paired_lift(test: Log, policies: dict[str, np.ndarray], baseline: str, names
     ).iloc[1:]  # fmt: skip
 
 
+def power(
+    log: Log, test: Log, policies: dict[str, np.ndarray], name: str, lift: float, n: int, seed: int = 0
+) -> pd.DataFrame:
+    """Whether n impressions of a log like this could show a policy's lift over production: `ope.power`.
+
+    Returns:
+        A row an estimator; none where the log cannot say, and then `attrs["reason"]`.
+    """
+    try:
+        found = feedbacks(test, policies, reward_model(log, test, policies, seed))
+        return ope.power(found[name], found["production"], lift=lift, n=n, estimators=ESTIMATORS)
+    except ValueError as error:
+        nothing = pd.DataFrame(columns=["estimator", "power", "impressions", "detectable_lift"])
+        nothing.attrs["reason"] = str(error)
+        return nothing
+
+
 def methods(path: str | os.PathLike) -> pd.DataFrame:
     """What benchmarks/methods.py measured on one log, a row per entry and seed.
 

@@ -15,6 +15,7 @@ SPLITS = ("train", "validation", "test")
 # Probabilities come rounded: to four decimals, or as float32. The sum of K of them may be off by K times half of the
 # last decimal; what is off by less is taken as it is meant.
 TOLERANCE = 1e-4
+MOST_OFF = 0.01  # however many there are
 ROUNDING = 1e-6  # of float32, not worth a word
 FEW = 4  # impressions of a title by which one sees whether a policy personalises
 # Ways in which ids of one file and of another are the same and yet spelt differently, and what to do.
@@ -236,8 +237,8 @@ def _rounded(impressions: pa.Table) -> Iterator[str]:
     off = np.maximum(np.abs(total - 1), np.maximum(propensity - 1, 0))
     if (off > ROUNDING).any():
         yield (
-            f"impressions.parquet, columns production and propensity: {(off > ROUNDING).sum():,} rows are rounded (sums "
-            f"or values off by up to {off.max():.2g}); they are taken divided by their sum, and 1 at most"
+            f"impressions.parquet, columns production and propensity: {(off > ROUNDING).sum():,} rows are rounded "
+            f"(sums or values off by up to {off.max():.2g}); they are taken divided by their sum, and 1 at most"
         )
 
 
@@ -342,7 +343,7 @@ def _production(impressions: pa.Table) -> Iterator[str]:
     yield from _fault("impressions", "production", outside, column, "holds a value outside [0, 1]",
                       "give probabilities")  # fmt: skip
     off = np.abs(np.bincount(row, weights=flat, minlength=len(impressions)) - 1)
-    off = off > np.maximum(TOLERANCE, lengths * TOLERANCE / 2)
+    off = off > np.clip(lengths * TOLERANCE / 2, TOLERANCE, MOST_OFF)
     yield from _fault("impressions", "production", off & ~outside, column, "does not sum to 1", "normalise the row")
 
 

@@ -26,6 +26,14 @@ def save(figure, folder: Path, name: str):
     return figure
 
 
+def sentence(text: str):
+    """A figure that says why there is nothing to see."""
+    figure, axis = plt.subplots(figsize=(7, 1.2))
+    axis.text(0.5, 0.5, textwrap.fill(text, 80), ha="center", va="center")
+    axis.set_axis_off()
+    return figure
+
+
 def cards(log: Log, title: int):
     """What could be shown for one title: a card per artwork with its caption, palette, and how often it was played.
 
@@ -41,7 +49,7 @@ def cards(log: Log, title: int):
         for place, colour in enumerate(fiction.palette(caption)):
             axis.add_patch(plt.Rectangle((place, 3.3), 1, 0.7, color=colour))
         axis.text(1.5, 3.1, textwrap.fill(caption, 24), ha="center", va="top", fontsize=8.5)
-        axis.set_xlabel(f"{played[artwork]:.0f} plays of {shown[artwork]:.0f}", fontsize=9)
+        axis.set_xlabel(f"{played[artwork]:.0f} rewarded of {shown[artwork]:.0f}", fontsize=9)
     genres = ", ".join(log.titles["genres"][title].as_py())
     figure.suptitle(f"{log.titles['name'][title].as_py()} ({genres})")
     return figure
@@ -175,7 +183,9 @@ def calibration(test: Log, choices: dict[str, np.ndarray], bins: int = 8):
     Each play is weighted by its inverse propensity, so that what production preferred to show does not count twice.
     """
     arrays = test.arrays()
-    played = arrays.reward > 0
+    played = (arrays.reward > 0) & (arrays.mask.sum(axis=1) > 1)
+    if not played.any():
+        return sentence("No calibration: no test impression with several candidates has a reward above 0.")
     weight = (1 / arrays.propensity)[played, None] * arrays.mask[played]
     hit = np.arange(arrays.mask.shape[1]) == arrays.shown[played, None]
     # Under uniform showing a play lands on c in proportion to p(play | c); the other candidates share the rest.

@@ -30,6 +30,18 @@ def test_loss_on_real_feedback_estimates_the_difference_to_production(small_log)
     assert table["loss"].mean() == pytest.approx((arrays.reward - uniform).mean())
 
 
+def test_the_share_of_the_most_chosen_artwork_counts_titles_with_enough_impressions():
+    import pandas as pd
+
+    chosen = {"a": ["x", "x", "x", "y"], "b": ["x", "y"]}
+    rows = [(title, name) for title, names in chosen.items() for name in names]
+    cases = pd.DataFrame(rows, columns=["title_id", "chosen"]).assign(produced="z")
+    shares = errors.most_chosen_shares(cases)
+    assert shares.to_dict("index") == {"a": {"chosen": 0.75, "produced": 1.0}}
+    none = errors.most_chosen_shares(cases, least=5)
+    assert none.empty and list(none.describe().loc["count"]) == [0, 0]
+
+
 def test_groups_partition_the_impressions_and_average_to_the_whole(cases):
     _, table = cases
     groups = errors.by_group(table, "regret")

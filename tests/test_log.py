@@ -460,7 +460,8 @@ def test_changed_file_is_told_by_its_checksum(written, tmp_path):
 def test_damaged_manifest_and_missing_folder_are_named(copy):
     with pytest.raises(LogError, match="nowhere is not a folder"):
         Log.load(copy / "nowhere")
-    for text, words in (("{", "is not JSON"), ("[]", "holds a list, not an object")):
+    others = ("[]", '{"files": ["a.parquet"]}', '{"files": {"titles.parquet": "9f86d0"}}')
+    for text, words in (("{", "is not JSON"), *((text, "is not a log's manifest, but another") for text in others)):
         (copy / "manifest.json").write_text(text)
         with pytest.raises(LogError, match=f"manifest.json {words}"):
             Log.load(copy)
@@ -470,6 +471,183 @@ def test_validation_of_a_log_in_memory_names_its_table(small_log):
     bad = small_log.impressions.set_column(7, "reward", pc.multiply(pc.add(small_log.impressions["reward"], 1.0), -1.0))
     with pytest.raises(LogError, match="impressions.parquet row 0, column reward"):
         dataclasses.replace(small_log, impressions=bad).validate()
+
+
+# Ids that match nobody
+
+
+@pytest.mark.parametrize(("file", "column"), [
+    ("histories", "user_id"), ("impressions", "title_id"), ("artworks", "artwork_id"), ("impressions", "candidates"),
+])  # fmt: skip
+def test_ids_that_are_floats_are_refused(copy, file, column):
+    path = copy / f"{file}.parquet"
+    table = pq.read_table(path)
+    n = len(table)
+    values = [[2e10 + i] for i in range(n)] if column == "candidates" else np.arange(n) + 2e10
+    table = table.set_column(table.column_names.index(column), column, pa.array(values))
+    pq.write_table(table, path)
+    with pytest.raises(LogError, match=rf"{file}.parquet, column {column}: type .*double.*20000000000.*integers"):
+        Log.load(copy)
+
+
+def respelt(copy, spell) -> None:
+    """Spell the users of the histories otherwise."""
+    path = copy / "histories.parquet"
+    frame = pd.read_parquet(path)
+    frame["user_id"] = [spell(user) for user in frame["user_id"]]
+    frame.to_parquet(path)
+
+
+@pytest.mark.parametrize(("spell", "difference"), [
+    (lambda user: f" {user}", "spaces around them"),
+    (str.upper, "capital and small letters"),
+    (lambda user: f"{user}.0", "a trailing .0"),
+    (lambda user: user.replace("u", "user-"), "what stands around their digits"),
+    (lambda user: str(int(user[1:])), "what stands around their digits"),
+])  # fmt: skip
+def test_a_log_whose_users_nobody_knows_is_refused_with_both_spellings(copy, spell, difference):
+    respelt(copy, spell)
+    first = cell(copy, "impressions", "user_id", 0)
+    message = rf"user_id: {first!r} is, as every other user .* not in histories.parquet .*{difference}\)"
+    with pytest.raises(LogError, match=message):
+        Log.load(copy)
+
+
+def test_a_log_that_knows_hardly_anybody_is_warned_of(copy):
+    users = sorted(set(pd.read_parquet(copy / "impressions.parquet")["user_id"]))
+    known = pd.read_parquet(copy / "histories.parquet")["user_id"].iloc[0]
+    respelt(copy, lambda user: user if user == known else f"{user}.0")
+    with pytest.warns(logs.LogWarning, match=r"only \d+ of [\d,]+ users are .*a trailing .0.*count as new"):
+        log = Log.load(copy)
+    assert len(users) > 100 and len(log.impressions)
+
+
+def test_a_log_without_histories_is_valid(small_log):
+    bare = dataclasses.replace(small_log, histories=small_log.histories.slice(0, 0))
+    bare.validate()
+    assert any("histories.parquet has no rows" in line for line in bare.warnings())
+
+
+def test_an_ordinary_log_is_not_warned_of(small_log):
+    assert small_log.warnings() == []
+
+
+def test_unknown_artworks_that_are_spelt_otherwise_are_told(copy):
+    path = copy / "artworks.parquet"
+    frame = pd.read_parquet(path)
+    frame["title_id"] = frame["title_id"].str.upper()
+    frame.to_parquet(path)
+    with pytest.raises(LogError, match="artworks.parquet row 0, column title_id.*differ in capital and small letters"):
+        Log.load(copy)
+
+
+# Valid, but odd
+
+
+def with_column(log: Log, name: str, values) -> Log:
+    table = log.impressions
+    place = table.column_names.index(name)
+    column = pa.array(list(values), table.schema.field(place).type)
+    return dataclasses.replace(log, impressions=table.set_column(place, table.schema.field(place), column))
+
+
+def test_production_in_another_order_than_candidates_is_warned_of(small_log):
+    rows, shown = small_log.impressions["production"].to_pylist(), small_log.arrays().shown
+    ordered = with_column(small_log, "production", [sorted(row, reverse=True) for row in rows])
+    chosen_first = [[row[k], *row[:k], *row[k + 1 :]] for row, k in zip(rows, shown, strict=True)]
+    first = with_column(small_log, "production", chosen_first)
+    for log, reason in ((ordered, "in another order (sorted?)"), (first, "have the artwork that was shown first")):
+        log.validate()
+        (line,) = log.warnings()
+        assert "column propensity" in line and f"of {len(rows):,} rows" in line
+        assert reason in line
+
+
+def test_a_log_by_another_policy_than_production_is_warned_of_without_blame(small_log):
+    uniform = 1 / small_log.arrays().mask.sum(axis=1)
+    (line,) = with_column(small_log, "propensity", uniform).warnings()
+    assert "if another policy than production logged these rows, this is as it should be" in line
+
+
+def test_rounded_probabilities_are_taken_as_they_are_meant_and_said(small_log):
+    rounded = [[round(p, 4) for p in row] for row in small_log.impressions["production"].to_pylist()]
+    log = with_column(small_log, "production", rounded)
+    log = with_column(log, "propensity", [row[k] for row, k in zip(rounded, log.arrays().shown, strict=True)])
+    log.validate()
+    (line,) = log.warnings()
+    assert "rows are rounded (sums or values off by up to" in line
+    np.testing.assert_allclose(log.arrays().production.sum(axis=1), 1, atol=1e-12)
+    single = with_column(small_log, "propensity", [1.0000001] * len(rounded))  # float32
+    assert not any(line.startswith("impressions") and "rounded" in line for line in single.warnings())
+    assert (single.arrays().propensity == 1).all()
+
+
+def test_the_contract_and_the_estimators_tolerate_the_same():
+    from artlib import log_faults
+    from artlib.ope import validation
+
+    ours = log_faults.TOLERANCE, log_faults.TOLERANCE / 2, log_faults.MOST_OFF, log_faults.ROUNDING
+    assert ours == (validation.TOLERANCE, validation.HALF_DECIMAL, validation.COARSEST, validation.ROUNDING)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_without_rows_or_rewards_is_warned_of(small_log, split):
+    names = small_log.impressions["split"].to_numpy()
+    without = small_log.take(np.flatnonzero(names != split))
+    assert any(f"no row is '{split}'; nothing can be" in line for line in without.warnings())
+    reward = np.where(names == split, 0.0, small_log.impressions["reward"].to_numpy())
+    (line,) = with_column(small_log, "reward", reward).warnings()
+    assert f"no row of {split} has a reward above 0 (yet); nothing can be" in line
+
+
+def test_what_cannot_be_judged_is_warned_of(small_log):
+    one = with_column(small_log, "user_id", ["u000001"] * len(small_log.impressions))
+    one = dataclasses.replace(one, histories=one.histories.slice(0, 0))
+    assert any("all test rows are of one user, 'u000001'; intervals" in line for line in one.warnings())
+    titles = small_log.split("test").arrays().title
+    _, first = np.unique(titles, return_index=True)
+    test = np.flatnonzero(small_log.impressions["split"].to_numpy() == "test")
+    others = np.setdiff1d(np.arange(len(small_log.impressions)), test)
+    few = small_log.take(np.concatenate([others, test[first]]))
+    assert any("no title has 4 test rows; 04_analyze_errors" in line for line in few.warnings())
+    shown = small_log.arrays().shown
+    rows = small_log.impressions["candidates"].to_pylist()
+    single = with_column(small_log, "candidates", [[row[k]] for row, k in zip(rows, shown, strict=True)])
+    for name, value in (("shown", 0), ("propensity", 1.0), ("production", [1.0])):
+        single = with_column(single, name, [value] * len(rows))
+    single = dataclasses.replace(single, truth=None)
+    single.validate()
+    assert any("all test rows have one candidate" in line for line in single.warnings())
+
+
+# What a model reads
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\u00ad", "\x00", "\u200d", "\u202e \u2060"])
+@pytest.mark.parametrize(("file", "column"), [("artworks", "caption"), ("titles", "name")])
+def test_text_that_nobody_sees_is_as_good_as_empty(copy, file, column, text):
+    change(copy, file, {1: {column: text}})
+    with pytest.raises(LogError, match=rf"{file}.parquet row 1, column {column}: .* (is empty|shows nothing to read)"):
+        Log.load(copy)
+
+
+def test_text_is_read_on_one_line_and_spelt_as_it_was():
+    from artlib.log_faults import one_line
+
+    assert one_line(" a\n\tb \x00 c ") == "a b c"
+    assert one_line("super\u00adhero \ufeffz\u200bone \u202eabc") == "superhero zone abc"
+    for spelt in ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f468\u200d\U0001f469\u200d\U0001f467"):
+        assert one_line(spelt) == spelt
+
+
+@given(st.text())
+def test_one_line_is_visible_and_stays_as_it_is(text):
+    from artlib.log_faults import _JOINERS, one_line
+
+    line = one_line(text)
+    assert all(char.isprintable() or char in _JOINERS for char in line)
+    assert one_line(line) == line and line == line.strip() and "  " not in line
+    assert "".join(filter(str.isalnum, line)) == "".join(filter(str.isalnum, text))
 
 
 @pytest.mark.slow

@@ -170,6 +170,20 @@ def test_captions_are_embedded_by_two_thirds_of_the_layers(small_log):
         np.testing.assert_allclose(row, states[layer][0].mean(dim=0).numpy(), atol=1e-5)
 
 
+def test_the_first_impressions_in_time_are_asked_about_however_rows_are_sorted(small_log, tmp_path):
+    test = small_log.split("test")
+    mixed = test.take(np.random.default_rng(0).permutation(len(test.impressions)))
+    times = np.array(mixed.impressions["timestamp"].to_pylist())
+    first = policy.first_in_time(mixed, 10)
+    assert sorted(first.impressions["timestamp"].to_pylist()) == sorted(times)[:10]
+    assert len(policy.first_in_time(mixed).impressions) == len(times)
+    policy.save(tmp_path, "random", first, policy.uniform(first))
+    again = policy.asked_about(tmp_path / "random.parquet", mixed)
+    assert again.impressions["impression_id"].to_pylist() == first.impressions["impression_id"].to_pylist()
+    with pytest.raises(log.LogError, match="no impressions in its test split: there is nothing to ask policies about"):
+        policy.first_in_time(test.take(np.array([], dtype=int)))
+
+
 def test_greedy_shares_ties():
     np.testing.assert_allclose(policy.greedy(np.array([[1.0, 1.0, 0.0, -np.inf]])), [[0.5, 0.5, 0, 0]])
 

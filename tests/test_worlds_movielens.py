@@ -385,7 +385,46 @@ def test_missing_column_is_named(copy, file, column):
 @pytest.mark.parametrize("file", ["ratings.csv", "movies.csv", "links.csv"])
 def test_missing_file_is_named(copy, file):
     (copy / "movielens" / file).unlink()
-    assert broken(copy).startswith(f"{file} (or {file}.gz) is in none of ")
+    assert re.match(rf"{file} \(or {file}.gz\)( or \w+.dat \(or \w+.dat.gz\))? is in none of ", broken(copy))
+
+
+def test_older_editions_are_read_and_their_films_found_by_name_and_year(copy):
+    """ml-1m and ml-10m: .dat files in Latin-1, no links to TMDB."""
+    place = copy / "movielens"
+    films = pd.read_csv(place / "movies.csv")
+    links = pd.read_csv(place / "links.csv").set_index("movieId")["tmdbId"]
+    films.loc[10, "title"] = "Café Nº 1 (1960)"
+    names = films["title"].str.replace(r"\s*\(.*", "", regex=True).replace({"Third Lamp, The": "The Third Lamp"})
+    years = films["title"].str.extract(r"\((\d{4})\)")[0]
+    told = pd.DataFrame({"id": films["movieId"].map(links), "title": names, "release_date": years + "-06-01"}).dropna()
+    told.to_csv(copy / "tmdb" / "told.csv", index=False)
+    ratings = pd.read_csv(place / "ratings.csv")
+    for name, frame in (("movies", films), ("ratings", ratings)):
+        lines = ["::".join(map(str, row)) for row in frame.itertuples(index=False)]
+        (place / f"{name}.dat").write_bytes("\r\n".join([*lines, ""]).encode("latin-1"))
+        (place / f"{name}.csv").unlink()
+    (place / "links.csv").unlink()
+    log = movielens.build(copy, **SIZES, seed=1)
+    log.validate()
+    known = set(log.titles["name"].to_pylist())
+    assert {"The Third Lamp", "Café Nº 1"} <= known and len(known) > 60
+    assert log.manifest["source"]["counts"]["ratings_in_file"] == len(ratings)
+    lines = (place / "ratings.dat").read_bytes().splitlines()
+    lines[3] = b"1::2::x::4"
+    (place / "ratings.dat").write_bytes(b"\n".join(lines))
+    assert "ratings.dat row 3, column rating: 'x' is not of type float64" in broken(copy)
+    lines[3] = b"1::2::3"
+    (place / "ratings.dat").write_bytes(b"\n".join(lines))
+    assert re.search("ratings.dat row 3, .*has not 4 columns, separated by ::", broken(copy))
+
+
+@pytest.mark.parametrize("name", ["NA", "None", "null", "nan"])
+def test_a_film_may_have_the_name_of_nothing(copy, name):
+    place = copy / "movielens" / "movies.csv"
+    films = pd.read_csv(place)
+    films["title"] = name
+    films.to_csv(place, index=False)
+    assert set(movielens.build(copy, **SIZES, seed=1).titles["name"].to_pylist()) == {name}
 
 
 def test_missing_metadata_is_told(copy):

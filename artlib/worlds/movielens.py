@@ -50,7 +50,8 @@ def build(
     """Build the log. All sizes are the largest: with less data it takes what there is, and the manifest says so.
 
     Args:
-        data: folder with `movielens/` (or MovieLens's own files) and `tmdb/`; see `sources.folder`.
+        data: folder with `movielens/` (or MovieLens's own files, .csv or the older editions' .dat, whose films are
+            found in TMDB by name and year) and `tmdb/`; see `sources.folder`.
         n_train, n_validation, n_test: impressions a split. The earlier period, on which production is fitted, is as
             long as the training split.
         n_users: members, drawn at random from larger editions.
@@ -114,8 +115,8 @@ def build(
 def _read(folder: Path, n_users: int, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]:
     """Ratings of the drawn members, the films they rated with their metadata, what was counted, and the files."""
     places = [folder / "movielens", folder, *sorted(folder.glob("ml-*"))]
-    paths = {name: sources.find(places, f"{name}.csv") for name in ("ratings", "movies", "links")}
-    ratings = sources.read_csv(
+    paths = {name: sources.find(places, f"{name}.csv", f"{name}.dat") for name in ("ratings", "movies")}
+    ratings = _table(
         paths["ratings"], {"userId": "int64", "movieId": "int64", "rating": "float64", "timestamp": "int64"}
     )
     rating, time = ratings["rating"], ratings["timestamp"]
@@ -129,21 +130,34 @@ def _read(folder: Path, n_users: int, rng: np.random.Generator) -> tuple[pd.Data
     ratings = ratings.sort_values(["timestamp", "userId", "movieId"], kind="stable")
     ratings = ratings.drop_duplicates(["userId", "movieId"], keep="last")
 
-    movies = sources.read_csv(paths["movies"], {"movieId": "int64", "title": str, "genres": str})
+    movies = _table(paths["movies"], {"movieId": "int64", "title": str, "genres": str})
     sources.check(paths["movies"], "title", movies["title"].isna(), movies["title"], "is empty", "name the film")
     movies = movies.drop_duplicates("movieId")
     movies = movies[movies["movieId"].isin(ratings["movieId"].unique())]
-    links = sources.read_csv(paths["links"], {"movieId": "int64", "tmdbId": str}).drop_duplicates("movieId")
-    number = pd.to_numeric(links["tmdbId"], errors="coerce")
-    wrong = number.isna() & links["tmdbId"].notna()
-    sources.check(paths["links"], "tmdbId", wrong, links["tmdbId"], "is no number", "repair it or leave it empty")
-    tmdb_id = movies["movieId"].map(dict(zip(links["movieId"], number, strict=True)))
+    if ".dat" in paths["movies"].suffixes:  # older editions have no links to TMDB
+        tmdb_id = tmdb.ids_by_name(folder / "tmdb", _names(movies["title"]).set_index(movies.index))
+    else:
+        paths["links"] = sources.find(places, "links.csv")
+        tmdb_id = movies["movieId"].map(_links(paths["links"]))
     counts |= {"users": len(users), "titles_rated": len(movies), "titles_without_tmdb_id": int(tmdb_id.isna().sum())}
     movies = movies[tmdb_id.notna()]
     tmdb_id = tmdb_id.dropna().astype(np.int64)
     joined, used = tmdb.read(folder / "tmdb", tmdb_id.to_numpy())
     movies = pd.concat([movies.reset_index(drop=True), joined.loc[tmdb_id].reset_index(drop=True)], axis=1)
     return ratings, movies, counts, [path.name for path in paths.values()] + used
+
+
+def _table(path: Path, columns: dict[str, str | type]) -> pd.DataFrame:
+    return (sources.read_dat if ".dat" in path.suffixes else sources.read_csv)(path, columns)
+
+
+def _links(path: Path) -> dict[int, float]:
+    """The TMDB id of each movie; NaN where it has none."""
+    links = sources.read_csv(path, {"movieId": "int64", "tmdbId": str}).drop_duplicates("movieId")
+    number = pd.to_numeric(links["tmdbId"], errors="coerce")
+    wrong = number.isna() & links["tmdbId"].notna()
+    sources.check(path, "tmdbId", wrong, links["tmdbId"], "is no number", "repair it or leave it empty")
+    return dict(zip(links["movieId"], number, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)

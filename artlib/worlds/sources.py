@@ -1,5 +1,6 @@
 """Where the data of the real worlds lies, and how its CSV files are read: every fault names file, row and column."""
 
+import gzip
 import os
 from pathlib import Path
 
@@ -19,13 +20,14 @@ def folder(data: str | os.PathLike = "") -> Path:
     return path
 
 
-def find(folders: list[Path], name: str) -> Path:
-    """The first of `name` or `name`.gz in the folders."""
+def find(folders: list[Path], *names: str) -> Path:
+    """The first of the names, plain or with .gz, in the first of the folders that has any."""
     for place in folders:
-        for path in (place / name, place / f"{name}.gz"):
+        for path in (place / f"{name}{packed}" for name in names for packed in ("", ".gz")):
             if path.is_file():
                 return path
-    raise LogError(f"{name} (or {name}.gz) is in none of {', '.join(map(str, folders))}; download it, or correct data")
+    wanted = " or ".join(f"{name} (or {name}.gz)" for name in names)
+    raise LogError(f"{wanted} is in none of {', '.join(map(str, folders))}; download it, or correct data")
 
 
 def read_csv(path: Path, columns: dict[str, str | type], wanted: list[str] | None = None) -> pd.DataFrame:
@@ -44,13 +46,46 @@ def read_csv(path: Path, columns: dict[str, str | type], wanted: list[str] | Non
     if missing:
         raise LogError(f"{path}: column {missing[0]} is missing (there are {', '.join(here)}); get the file anew")
     types = columns | {name: str for name in wanted or () if name in here}
-    options = {"encoding": "utf-8-sig", "usecols": list(types), "low_memory": False}
+    # Only what is empty is missing: a film may be called NA or None.
+    empty = {"keep_default_na": False, "na_values": [""]}
+    options = {"encoding": "utf-8-sig", "usecols": list(types), "low_memory": False, **empty}
     try:
         return pd.read_csv(path, dtype=types, **options)
     except (ValueError, OverflowError, OSError, EOFError) as error:
         for name, column in _as_text(path, options).items():
             _check_numbers(path, name, column, types[name])
         raise LogError(f"{path} cannot be read ({error}); get the file anew") from None
+
+
+def read_dat(path: Path, columns: dict[str, str | type]) -> pd.DataFrame:
+    """Read a file of MovieLens's older editions: no header, "::" between columns, Latin-1 or UTF-8.
+
+    Args:
+        columns: name and type of every column, in order, as for `read_csv`.
+
+    Raises:
+        LogError: unreadable, a row with more or fewer columns, or a value that is not of its column's type.
+    """
+    try:
+        text = path.read_bytes()
+        lines = (gzip.decompress(text) if path.suffix == ".gz" else text).splitlines()
+    except (OSError, EOFError) as error:
+        raise LogError(f"{path} cannot be read ({error}); get the file anew") from None
+    rows = [_decoded(line).split("::") for line in lines]
+    counts = np.array([len(row) for row in rows])
+    check(path, ", ".join(columns), counts != len(columns), pd.Series(rows), f"has not {len(columns)} columns, "
+          "separated by ::", "get the file anew")  # fmt: skip
+    frame = pd.DataFrame(rows, columns=list(columns), dtype=object).replace("", np.nan)
+    for name, kind in columns.items():
+        _check_numbers(path, name, frame[name], kind)
+    return frame.astype({name: kind for name, kind in columns.items() if kind is not str})
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
 def header(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,39 @@ def read(folder: Path, wanted_ids: np.ndarray) -> tuple[pd.DataFrame, list[str]]
         values = values[~values.index.duplicated()].to_dict()
         joined[name] = [values.get(key, fill) for key in joined.index]
     return joined, used
+
+
+def ids_by_name(folder: Path, films: pd.DataFrame) -> pd.Series:
+    """The TMDB id of each film by its name and year, where just one film has both; NaN for the others.
+
+    Args:
+        folder: as for `read`; files with an id, a release date and a title or an original title count.
+        films: (m,) rows with name and year.
+    """
+    found: dict[tuple[str, int], set[int]] = {}
+    for path in sorted([*folder.glob("*.csv"), *folder.glob("*.csv.gz")]):
+        columns = sources.header(path)
+        key = next((name for name in IDS if name in columns), None)
+        names = [name for name in ("title", "original_title") if name in columns]
+        if not key or not names or "release_date" not in columns:
+            continue
+        rows = sources.read_csv(path, {key: str, "release_date": str}, names)
+        numbers = pd.to_numeric(rows[key], errors="coerce")
+        years = pd.to_datetime(rows["release_date"], errors="coerce", format="mixed").dt.year
+        for name in names:
+            told = numbers.notna() & years.notna() & rows[name].notna()
+            for text, year, number in zip(rows[name][told], years[told], numbers[told], strict=True):
+                found.setdefault((_plain(text), int(year)), set()).add(int(number))
+    ids = []
+    for name, year in zip(films["name"], films["year"], strict=True):
+        numbers = found.get((_plain(name), year), set()) if not pd.isna(year) else set()
+        ids.append(numbers.pop() if len(numbers) == 1 else np.nan)
+    return pd.Series(ids, index=films.index, dtype=float)
+
+
+def _plain(name: str) -> str:
+    """A name by which to compare: letters and digits, without what stands in brackets."""
+    return "".join(char for char in re.sub(r"\(.*?\)", "", name).casefold() if char.isalnum())
 
 
 def _overviews(values: pd.Series) -> pd.Series:
