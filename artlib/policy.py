@@ -92,7 +92,7 @@ def caption_embeddings(log: Log, settings: train.Settings) -> np.ndarray:
         tokens = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=device)
         real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=device)
         with torch.inference_mode():
-            layers = language_model.model(tokens, attention_mask=real, output_hidden_states=True).hidden_states
+            layers = language_model.base_model(tokens, attention_mask=real, output_hidden_states=True).hidden_states
         # Middle layers carry more of what a text is about than the last, which is busy predicting the next token.
         hidden = layers[len(layers) * 2 // 3].float() * real[:, :, None]
         mean = (hidden.sum(dim=1) / real.sum(dim=1, keepdim=True)).cpu().numpy()
