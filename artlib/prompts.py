@@ -11,9 +11,10 @@ import string
 import numpy as np
 
 from artlib.log import History, Log, genre_names
+from artlib.ranges import CHOICES
 
 LABELS = string.ascii_uppercase
-METHODS = ("audience", "caption", "label", "reasoned")
+METHODS = CHOICES["prompt"]
 ANSWER = "Answer:"
 IGNORE = -100  # no loss on this token
 SYSTEM = "You design film posters."

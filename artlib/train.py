@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 import scipy.optimize
 
-from artlib import files, layout, model, objectives, ope, prompts, score, teacher, trainers
+from artlib import files, layout, model, objectives, ope, prompts, ranges, score, teacher, trainers
 from artlib import log as logs
 from artlib.log import Log
+from artlib.ranges import REASONING
 
-REASONING = "sft-reasoning"
-METHODS = (*objectives.OBJECTIVES, REASONING)
+METHODS = ranges.CHOICES["method"]
 VERSIONED = ("torch", "transformers", "trl", "peft", "unsloth", "datasets")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to post-train. The defaults suit the embedded model on two CPU cores.
+    """How to post-train. The defaults suit the embedded model on two CPU cores; what they may be: see `ranges`.
 
     Attributes:
         base: model name, see `model.load`.
@@ -83,13 +83,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        for field, known in (("method", METHODS), ("prompt", prompts.METHODS), ("value", objectives.VALUES)):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
-        if (self.method == REASONING) != (self.prompt == "reasoned"):
-            raise ValueError(f"method {REASONING} and prompt reasoned go together: not {self.method}, {self.prompt}")
-        if self.batch_size % self.micro_batch:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
+        values = dataclasses.asdict(self)
+        faults = [fault for name, value in values.items() if (fault := ranges.fault(name, value))]
+        if found := faults[0] if faults else ranges.clash(values):
+            raise ValueError(found)
 
     @property
     def all_impressions(self) -> bool:

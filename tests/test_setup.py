@@ -42,6 +42,7 @@ HOUSE = [
     "log",
     "log_faults",
     "files",
+    "ranges",
 ]
 MODULES = sorted((ROOT / "artlib").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

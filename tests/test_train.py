@@ -333,3 +333,11 @@ def test_settings_refuse_what_is_unknown():
         train.Settings(method="dpoo")
     with pytest.raises(ValueError, match="batch_size 6 is not a multiple of micro_batch 4"):
         train.Settings(batch_size=6, micro_batch=4)
+    with pytest.raises(ValueError, match="epochs 0 is out of range: it must be at least 1"):
+        train.Settings(epochs=0)
+    with pytest.raises(ValueError, match="method=sft-reasoning and prompt=reasoned go together"):
+        train.Settings(prompt="reasoned")
+
+
+def test_every_method_has_its_objective():
+    assert set(train.METHODS) == {*objectives.OBJECTIVES, train.REASONING}
