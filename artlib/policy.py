@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +59,18 @@ def oracle(log: Log) -> np.ndarray:
     return greedy(np.where(log.arrays().mask, log.expected_reward(), -np.inf))
 
 
-def llm_scores(log: Log, impressions: Log, settings: train.Settings, adapter: str | os.PathLike | None) -> np.ndarray:
-    """(n, K) scores of the LLM with an adapter, or of the bare model (zero-shot)."""
+def llm_scores(
+    log: Log, impressions: Log, settings: train.Settings, adapter: str | os.PathLike | None,
+    frame: Sequence[str] | None = None,
+) -> np.ndarray:  # fmt: skip
+    """(n, K) scores of the LLM with an adapter, or of the bare model (zero-shot), see `train.reader_for`."""
     which = settings.base, adapter, settings.dtype, settings.load_in_4bit, settings.max_tokens
     if settings.prompt == "reasoned":
         with model.writer(*which, settings.max_new_tokens, settings.seed) as (tokenizer, write, batch):
-            questions = train.reader_for(log, tokenizer, settings).read(impressions)
+            questions = train.reader_for(log, tokenizer, settings, frame).read(impressions)
             return train.votes_of(write, questions, settings, batch)[0]
     language_model, tokenizer = model.load(*which)
-    return score(language_model, train.reader_for(log, tokenizer, settings).read(impressions))
+    return score(language_model, train.reader_for(log, tokenizer, settings, frame).read(impressions))
 
 
 def caption_embeddings(log: Log, settings: train.Settings) -> np.ndarray:
@@ -269,12 +272,17 @@ def compute(
         plays = all_plays.take(np.arange(min(most_plays, len(all_plays.impressions))))
         learned(name, base | {"plays": most_plays},
                 lambda part, plays=plays: text_scores(log, part, embeddings(), plays, validation))  # fmt: skip
-    learned("llm-zero-shot", {"settings": dataclasses.asdict(settings)}, lambda p: llm_scores(log, p, settings, None))
+    trainings = {name: files.read_json(adapter / "training.json") for name, adapter in adapters.items()}
+    asked_of = dataclasses.asdict(settings)
+    # The bare model is asked as the adapter of the same settings was, whatever the chat template writes today.
+    frame = next((training["frame"] for training in trainings.values() if training["settings"] == asked_of), None)
+    learned("llm-zero-shot", {"settings": asked_of, "frame": frame},
+            lambda part: llm_scores(log, part, settings, None, frame))  # fmt: skip
     for name, adapter in adapters.items():
-        training = files.read_json(adapter / "training.json")
-        own = train.Settings(**training["settings"])
+        own, frame_of = train.Settings(**trainings[name]["settings"]), trainings[name]["frame"]
         learned(name, {"adapter": files.sha256(adapter / "training.json")},
-                lambda part, own=own, adapter=adapter: llm_scores(log, part, own, adapter))  # fmt: skip
+                lambda part, own=own, adapter=adapter, frame_of=frame_of: llm_scores(log, part, own, adapter, frame_of)
+                )  # fmt: skip
     for path in folder.glob("llm-*.parquet"):  # of adapters that the run no longer has
         if path.stem not in adapters and path.stem != "llm-zero-shot":
             files.discard(path)

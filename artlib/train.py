@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +125,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
             teacher's answers are kept beside it, in reasons.jsonl.
 
     Returns:
-        What training.json holds: settings, data, code, curve, temperature, seconds, tokens_per_second, versions;
+        What training.json holds: settings, data, code, frame, curve, temperature, seconds, tokens_per_second, versions;
         `seconds` is that of the last process, if it went on from another's checkpoint (`resumed`).
     """
     folder = Path(folder)
@@ -139,13 +139,16 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     finished = files.read_json(folder / "training.json")
     if finished and all(finished.get(key) == value for key, value in asked.items()):
         return finished
-    if files.read_json(folder / "asked.json") != asked:  # checkpoints of other settings, data or code are of no use
-        files.discard(folder)
-        files.write_json(folder / "asked.json", asked)
+    begun_with = files.read_json(folder / "asked.json") or {}
+    if any(begun_with.get(key) != value for key, value in asked.items()):
+        files.discard(folder)  # checkpoints of other settings, data or code are of no use
+        begun_with = {}
 
     started = time.time()
     language_model, tokenizer = _load(settings)
-    reader = reader_for(log, tokenizer, settings)
+    reader = reader_for(log, tokenizer, settings, begun_with.get("frame") or (start and frame_of(start)))
+    asked["frame"] = list(reader.frame)  # a template may write another one when training goes on, or in scoring
+    files.write_json(folder / "asked.json", asked)
     part = (impressions if settings.all_impressions else plays)(log, "train", settings.max_examples, settings.seed)
     parts = part, plays(log, "validation", settings.max_validation, settings.seed)
     train, validation = (_examples(rows, reader, settings.seed) for rows in parts)
@@ -270,12 +273,17 @@ def _order_sensitivity(language_model, questions: list) -> float | None:
     return score.order_sensitivity(score.rotation_scores(language_model.eval(), questions[:32]))
 
 
-def reader_for(log: Log, tokenizer, settings: Settings) -> prompts.Reader:
-    """The reader that training and scoring share."""
+def reader_for(log: Log, tokenizer, settings: Settings, frame: Sequence[str] | None = None) -> prompts.Reader:
+    """The reader that training and scoring share; for an adapter, give its `frame_of`."""
     return prompts.Reader(
         log, tokenizer, settings.prompt, settings.history_tokens, settings.max_tokens, settings.n_genres,
-        settings.n_recent,
+        settings.n_recent, frame,
     )  # fmt: skip
+
+
+def frame_of(adapter: str | os.PathLike) -> list[str]:
+    """What stood before and after the questions that a finished adapter was trained on."""
+    return files.read_json(Path(adapter) / "training.json")["frame"]
 
 
 def votes_of(write: Callable, questions: list, settings: Settings, batch: int = 32) -> tuple[np.ndarray, float]:
