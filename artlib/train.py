@@ -146,6 +146,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 
     started = time.time()
     language_model, tokenizer = _load(settings)
+    model.require_adaptable(language_model)
     reader = reader_for(log, tokenizer, settings, begun_with.get("frame") or (start and frame_of(start)))
     asked["frame"] = list(reader.frame)  # a template may write another one when training goes on, or in scoring
     files.write_json(folder / "asked.json", asked)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_models import made_tokenizer
 
 from artlib import log as logs
 from artlib import model, prompts
@@ -179,40 +180,7 @@ def test_unknown_method_is_refused(small_log, tokenizer):
         prompts.Reader(small_log, tokenizer, "letters")
 
 
-TEXT = (
-    "A viewer who loves Drama (40 %) may watch this film: Hill.\nWhich poster would make the viewer play it?\nA. B. C. "
-)
 KINDS = ("bytes", "always", "first", "never", "prepend")
-
-
-def made_tokenizer(kind: str, **special: str):
-    """A small BPE: bytes as GPT-2's, or spaces as SentencePiece's, with or without one put before the text."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer(models.BPE(unk_token="<unk>"))
-    letters = [chr(code) for code in range(33, 127)] + ["▁", "\n"]
-    if kind == "bytes":
-        core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-        letters = pre_tokenizers.ByteLevel.alphabet()
-    elif kind == "prepend":  # as Llama 2 does
-        core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        strip = decoders.Strip(content=" ", left=1)
-        core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), strip])
-    else:
-        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind)
-        core.decoder = decoders.Metaspace(prepend_scheme=kind)
-    names = ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
-    size = 300 if kind == "bytes" else 180
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=names, initial_alphabet=letters, show_progress=False)
-    words = [*prompts.LABELS * 9, *TEXT.split()]
-    core.train_from_iterator(words if kind == "prepend" else [f" {word}" for word in words], trainer)
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<unk>"} | special
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=core, unk_token="<unk>", additional_special_tokens=["<|user|>", "<|assistant|>"], **special
-    )
-    made.clean_up_tokenization_spaces = False
-    return made
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from made_models import small_model
 
 from artlib import layout, model, prompts, score
 
@@ -82,24 +83,6 @@ CLASSES = {
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 2.0},
     "gpt_oss": {"num_local_experts": 4},
 }
-
-
-def small_model(kind: str, **more):
-    """Of two layers, with weights so large that masks and positions matter."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    more = {"vocab_size": 300, "num_key_value_heads": 2, "max_position_embeddings": 4096, "pad_token_id": 0} | more
-    with model.quiet():
-        made = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **more)).float().eval()
-    for weights in made.parameters():
-        if weights.ndim > 1:
-            weights.data.mul_(4)
-        else:
-            weights.data += 0.1 * torch.randn_like(weights)
-    return made
 
 
 @pytest.mark.parametrize("kind", CLASSES)
