@@ -184,8 +184,9 @@ def require_faithful(causal_lm) -> None:
     finally:
         causal_lm.train(training)
     off = float(((found - plain).square().mean(dim=1).sqrt() / plain.std(dim=1)).max())
+    # In 16 bits the embedded model is off by 5 %; a model that does not heed the tree, by far more than 20 %.
     exact = causal_lm.dtype == torch.float32
-    if not off <= (0.001 if exact and found.device.type == "cpu" else 0.01 if exact else 0.05):  # a GPU has TF32
+    if not off <= (0.001 if exact and found.device.type == "cpu" else 0.01 if exact else 0.2):  # a GPU has TF32
         raise ModelError(
             f"{name} takes no tree of texts in one pass: its log-probabilities are off by {off:.0%} of their spread; "
             "use another base"
