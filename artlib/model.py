@@ -49,7 +49,7 @@ def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: 
         (model, tokenizer). The model is in evaluation mode, its weights frozen.
 
     Raises:
-        ModelError: it cannot be had; the message says what to do.
+        ModelError: it cannot be had, or not with so long prompts; the message says what to do.
     """
     unsloth = import_unsloth()
     import torch
@@ -58,10 +58,15 @@ def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: 
     path, dtype = locate(name), machine.resolve(dtype)
     try:
         with quiet():
+            from transformers import AutoConfig
+
+            _require_context(name, AutoConfig.from_pretrained(path, trust_remote_code=False), max_tokens)
             model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
                 path, max_seq_length=max_tokens, dtype=getattr(torch, dtype), load_in_4bit=load_in_4bit,
                 use_safetensors=True, trust_remote_code=False,
             )  # fmt: skip
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"model {name!r} cannot be loaded from {path} ({type(error).__name__}: {error}); give {EMBEDDED!r}, "
@@ -72,8 +77,33 @@ def load(name: str = EMBEDDED, adapter: str | os.PathLike | None = None, dtype: 
 
         model = PeftModel.from_pretrained(model, str(adapter))
     model.requires_grad_(False)
+    if tokenizer.eos_token is None:
+        raise ModelError(
+            f"the tokenizer of model {name!r} names no token that ends an answer; give eos_token in its "
+            "tokenizer_config.json"
+        )
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # any would do: it is never read
     tokenizer.clean_up_tokenization_spaces = False  # true would take spaces before punctuation out of what is shown
     return model.eval(), tokenizer
+
+
+def _require_context(name: str, config, max_tokens: int) -> None:
+    """Unsloth would stretch the positions of a model to `max_tokens`, which makes it another model."""
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if most and most < max_tokens:
+        raise ModelError(
+            f"model {name!r} reads {most} tokens at most, fewer than max_tokens = {max_tokens}; set max_tokens={most}, "
+            "or use another base"
+        )
+
+
+def require_adaptable(model) -> None:
+    """Raise a ModelError if none of the layers that get adapters is in the model, before anything is trained."""
+    if not any(name.rpartition(".")[2] in LORA_TARGETS for name, _ in model.named_modules()):
+        raise ModelError(
+            f"{type(model).__name__} has none of the layers that get adapters ({', '.join(LORA_TARGETS)}), so that it "
+            "cannot be trained; use another base, such as a Llama, Qwen, Mistral, or Gemma"
+        )
 
 
 def _require_adapter(adapter: str | os.PathLike | None) -> None:
@@ -275,7 +305,7 @@ def locate(name: str) -> str:
     if name == EMBEDDED:
         return str(_made_once(f"{EMBEDDED}-{_GGUF_SHA256[:8]}-2", _convert_embedded))
     if name == TINY:
-        return str(_made_once("tiny-1", _make_tiny))
+        return str(_made_once("tiny-2", _make_tiny))
     if Path(name).is_dir():
         return _checked_folder(Path(name))
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -383,7 +413,7 @@ def _make_tiny(folder: Path) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True,
+        num_key_value_heads=2, max_position_embeddings=16_384, tie_word_embeddings=True,
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import logsigmoid, softplus
 
-VALUES = ("ips", "snips", "dr")
+from artlib.ranges import CHOICES
+
+VALUES = CHOICES["value"]
 
 
 @dataclasses.dataclass(frozen=True)

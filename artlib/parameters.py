@@ -16,6 +16,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from artlib import ranges
+
 TYPES = ("bool", "int", "float", "str", "list")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -109,16 +111,24 @@ def resolve(
         run: the run's name.
 
     Raises:
-        ParameterError: names the parameter, the value, the expected type and the known parameters.
+        ParameterError: names the parameter, the value, and its type, range or choices; or which do not go together.
     """
     values = {name: parameter.default for name, parameter in parameters.items()} | {"run": profile.stem}
+    origins = dict.fromkeys(values, "default")
     for name, value in read_profile(profile).items():
-        values[name] = _value(parameters, name, value, conform, f"profile {profile.stem}")
+        origins[name] = f"profile {profile.stem}"
+        values[name] = _value(parameters, name, value, conform, origins[name])
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise ParameterError(f"--set {setting}: must be key=value")
-        values[name] = _value(parameters, name, text, parse, "--set")
+        origins[name] = "--set"
+        values[name] = _value(parameters, name, text, parse, origins[name])
+    for name, value in values.items():
+        if fault := ranges.fault(name, value):
+            raise ParameterError(f"parameter {fault} ({origins[name]})")
+    if clash := ranges.clash(values):
+        raise ParameterError(f"parameters: {clash}")
     values["run"] = plain_name(values["run"] if run is None else run)
     return values
 

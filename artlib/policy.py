@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +61,18 @@ def oracle(log: Log) -> np.ndarray:
     return greedy(np.where(log.arrays().mask, log.expected_reward(), -np.inf))
 
 
-def llm_scores(log: Log, impressions: Log, settings: train.Settings, adapter: str | os.PathLike | None) -> np.ndarray:
-    """(n, K) scores of the LLM with an adapter, or of the bare model (zero-shot)."""
+def llm_scores(
+    log: Log, impressions: Log, settings: train.Settings, adapter: str | os.PathLike | None,
+    frame: Sequence[str] | None = None,
+) -> np.ndarray:  # fmt: skip
+    """(n, K) scores of the LLM with an adapter, or of the bare model (zero-shot), see `train.reader_for`."""
     which = settings.base, adapter, settings.dtype, settings.load_in_4bit, settings.max_tokens
     if settings.prompt == "reasoned":
         with model.writer(*which, settings.max_new_tokens, settings.seed) as (tokenizer, write, batch):
-            questions = train.reader_for(log, tokenizer, settings).read(impressions)
+            questions = train.reader_for(log, tokenizer, settings, frame).read(impressions)
             return train.votes_of(write, questions, settings, batch)[0]
     language_model, tokenizer = model.load(*which)
-    return score(language_model, train.reader_for(log, tokenizer, settings).read(impressions))
+    return score(language_model, train.reader_for(log, tokenizer, settings, frame).read(impressions))
 
 
 def caption_embeddings(log: Log, artworks: np.ndarray, settings: train.Settings) -> np.ndarray:
@@ -320,20 +323,19 @@ def compute(
 
         learned(name, {"base": settings.base, "plays": most_plays}, text)
     trained = {name: files.read_json(adapter / "training.json") for name, adapter in adapters.items()}
-    asked_bare = {k: v for k, v in dataclasses.asdict(settings).items() if k != "dtype"}
-    same = (t for t in trained.values() if t["settings"] == dataclasses.asdict(settings))
-    known = next(same, {}).get("zero_shot_temperature")
-    learned("llm-zero-shot", {"settings": asked_bare}, lambda p: llm_scores(log, p, settings, None), known)
+    # The bare model is asked as the adapter of the same settings was, whatever the chat template writes today.
+    twin = next((t for t in trained.values() if t["settings"] == dataclasses.asdict(settings)), {})
+    frame = twin.get("frame")
+    question = {"settings": {k: v for k, v in dataclasses.asdict(settings).items() if k != "dtype"}, "frame": frame}
+    bare = functools.partial(llm_scores, log, settings=settings, adapter=None, frame=frame)
+    learned("llm-zero-shot", question, bare, twin.get("zero_shot_temperature"))
     for name, adapter in adapters.items():
-        own = train.Settings(**trained[name]["settings"])
-        if (then := trained[name]["machine"]["dtype"]) != (now := machine.resolve(own.dtype)):
+        training = trained[name]
+        own = train.Settings(**training["settings"])
+        if (then := training["machine"]["dtype"]) != (now := machine.resolve(own.dtype)):
             report(f"{name} was trained in {then} and is asked in {now}, this machine's type: scores differ a little")
-        learned(
-            name,
-            {"adapter": files.sha256(adapter / "training.json")},
-            lambda part, own=own, adapter=adapter: llm_scores(log, part, own, adapter),
-            trained[name]["temperature"],
-        )
+        ask = functools.partial(llm_scores, log, settings=own, adapter=adapter, frame=training["frame"])
+        learned(name, {"adapter": files.sha256(adapter / "training.json")}, ask, training["temperature"])
     for path in folder.glob("llm-*.parquet"):  # of adapters that the run no longer has
         if path.stem not in adapters and path.stem != "llm-zero-shot":
             files.discard(path)

@@ -5,18 +5,23 @@ tokens is encoded as ordinary characters. Only this file writes line breaks, opt
 """
 
 import dataclasses
+import datetime
 import re
 import string
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from artlib.log import History, Log, genre_names
 from artlib.log_faults import one_line
+from artlib.ranges import CHOICES
 
 LABELS = string.ascii_uppercase
-METHODS = ("audience", "caption", "label", "reasoned")
+METHODS = CHOICES["prompt"]
 ANSWER = "Answer:"
 IGNORE = -100  # no loss on this token
+LEADS = ("\n", ":", ")", "!")  # what text may stand after, to see how it is tokenised there
+DAY = datetime.datetime(2024, 7, 26)  # for chat templates that ask what day it is: Llama 3's own, if none is told
 SYSTEM = "You design film posters."
 SAMPLE = 32  # posters by which `audience` is calibrated
 PSEUDO_TITLES = 5.0  # of the average member's genres, added to what a member watched: a short history says little
@@ -119,12 +124,16 @@ class Reader:
         max_tokens: what a whole prompt may take. A longer one is an error: nothing is ever cut.
         n_genres, n_recent: favourite genres, most first, and most recent titles in the summary, at most; `audience`
             takes all genres by their shares, and no titles.
+        frame: what to write before and after the question, as an adapter was trained; the chat template's without it.
+
+    Attributes:
+        frame: the same, two texts.
     """
 
     def __init__(self, log: Log, tokenizer, method: str = "audience", history_tokens: int = 96, max_tokens: int = 2048,
-                 n_genres: int = 3, n_recent: int = 3):  # fmt: skip
+                 n_genres: int = 3, n_recent: int = 3, frame: Sequence[str] | None = None):  # fmt: skip
         if method not in METHODS:
-            raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+            raise ValueError(f"prompt {method!r} is not one of {', '.join(METHODS)}")
         self.method, self.history_tokens, self.max_tokens = method, history_tokens, max_tokens
         self.n_genres, self.n_recent = n_genres, n_recent
         self.shortened = 0  # histories whose recent titles did not all fit
@@ -135,15 +144,17 @@ class Reader:
         self._genres = [one_line(genre) for genre in genre_names(log.titles)]
         self._captions = [one_line(caption) for caption in log.artworks["caption"].to_pylist()]
         self._caption_ids, self._poster_ids = {}, {}
-        self._before, self._after = chat_frame(tokenizer)
+        self._pieces = Pieces(tokenizer)
+        self._before, self._after = self.frame = tuple(frame or chat_frame(tokenizer))
+        self._answer = self._pieces.after(self._after)
         if method in ("label", "reasoned"):
             self._letters = [self._encode(f"\n{letter}.") for letter in LABELS]
             self._labels = [label_token(tokenizer, letter) for letter in LABELS]
         if method == "audience":
             if not self._genres:
-                raise ValueError("the log's titles have no genres, by which audience tells members apart: use caption")
+                raise ValueError("the log's titles have no genres, by which members are told apart: use prompt=caption")
             # Without chat markers: the embedded model answers no worse, in half of the tokens.
-            self._frame = [*leading_ids(tokenizer), *self._special("A film poster shows this:")]
+            self._frame = [*leading_ids(tokenizer), *self._pieces.first("A film poster shows this:")]
             self._after_poster = self._special("\nIt appeals to fans of")
             self.genres = [self._encode(f" {name}") for name in telling_names(self._genres)]
             train = log.split("train") if len(log.split("train").impressions) else log
@@ -185,7 +196,7 @@ class Reader:
     def _caption_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
         after = self._special(f".{self._after}")
         return CaptionPrompt(
-            trunk=self._special(f"{self._before}Describe a poster of a film"),
+            trunk=self._pieces.first(f"{self._before}Describe a poster of a film"),
             general=after,
             member=self._member(profile, watched) + after,
             captions=[self._caption(k) for k in artworks],
@@ -198,19 +209,21 @@ class Reader:
 
     def question(self, prompt: LabelPrompt, order: np.ndarray) -> str:
         """A question as plain text, without chat markers."""
-        return self._tokenizer.decode(prompt.ids(order)).removeprefix(self._before).rpartition(self._after)[0]
+        text = self._tokenizer.decode(prompt.ids(order))  # in which markers may have got spaces
+        end = "with its letter."
+        return text[text.index("A viewer") : text.rindex(end) + len(end)]
 
     def completion(self, text: str) -> list[int]:
         """Token ids of a reasoned answer, with the end of the turn."""
-        return [*self._encode(text), self._tokenizer.eos_token_id]
+        return [*self._answer(text), self._tokenizer.eos_token_id]
 
     def _label_prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray):
         if len(artworks) > len(LABELS):
-            raise ValueError(f"{len(artworks)} candidates, but only {len(LABELS)} letters; use method caption")
+            raise ValueError(f"{len(artworks)} candidates, but only {len(LABELS)} letters; use prompt=caption")
         genres = ", ".join(self._title_genres[title])
         film = self._encode(f" {self._names[title]}" + (f" ({genres})" if genres else ""))
         return LabelPrompt(
-            head=self._special(f"{self._before}A viewer")
+            head=self._pieces.first(f"{self._before}A viewer")
             + self._member(profile, watched)
             + self._encode(" may watch this film:") + film
             + self._encode("\nWhich poster would make the viewer play it?"),
@@ -243,7 +256,8 @@ class Reader:
     def _caption(self, artwork: int) -> list[int]:
         if artwork not in self._caption_ids:
             lead = " " if self.method != "caption" or not self._after.endswith("\n") else ""
-            self._caption_ids[artwork] = self._encode(lead + self._captions[artwork])
+            encode = self._answer if self.method == "caption" else self._encode
+            self._caption_ids[artwork] = encode(lead + self._captions[artwork])
         return self._caption_ids[artwork]
 
     def _poster(self, artwork: int) -> list[int]:
@@ -253,12 +267,49 @@ class Reader:
         return self._poster_ids[artwork]
 
     def _encode(self, text: str) -> list[int]:
-        """Token ids of text from a log: never a special token."""
-        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        """Token ids of text from a log, which goes on from other text: never a special token."""
+        return self._pieces.next(text)
 
     def _special(self, text: str) -> list[int]:
         """Token ids of this file's own text, in which chat markers mean what they say."""
-        return self._tokenizer(text, add_special_tokens=False).input_ids
+        return self._pieces.next(text, special=True)
+
+
+class Pieces:
+    """Tokenises a text piece by piece, so that the pieces' ids join to those of the whole.
+
+    Tokenizers like Llama 2's put a space before any text that they are given, which only the first piece may have.
+    """
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+        self._spaced = all(self._alone(lead + "a") != self._alone(lead) + self._alone("a") for lead in LEADS)
+
+    def first(self, text: str) -> list[int]:
+        """Token ids of a text's beginning, chat markers among it."""
+        return self._alone(text, special=True)
+
+    def next(self, text: str, special: bool = False) -> list[int]:
+        """Token ids of text that goes on from other text.
+
+        Args:
+            special: whether what looks like a special token is one.
+        """
+        if not self._spaced:
+            return self._alone(text, special)
+        for lead in LEADS:  # some tokens are made of a lead and a text's beginning
+            before, both = self._alone(lead), self._alone(lead + text, special)
+            if both[: len(before)] == before:
+                return both[len(before) :]
+        raise ValueError(f"the tokenizer joins {text[:20]!r} with what stands before it; use another model")
+
+    def after(self, text: str) -> Callable[[str], list[int]]:
+        """What tokenises text that goes on from chat markers: some tokenizers put a space after those, too."""
+        opened = self.next(text + "a", special=True) == self.next(text, special=True) + self._alone("a")
+        return self._alone if opened else self.next
+
+    def _alone(self, text: str, special: bool = False) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=not special).input_ids
 
 
 def decode(prompt: Prompt, tokenizer) -> str:
@@ -286,14 +337,17 @@ def telling_names(names: list[str]) -> list[str]:
 
 
 def chat_frame(tokenizer) -> tuple[str, str]:
-    """What the tokenizer's chat template writes before and after a user's message, up to where the answer begins."""
+    """What the tokenizer's chat template writes before and after a user's message, up to where the answer begins. For
+    templates that tell the day it is always `DAY`, or the prompts of tomorrow would be others."""
     if not tokenizer.chat_template:
         return tokenizer.bos_token or "", "\n"
     mark = "MESSAGE"
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": mark}]
     for attempt in (messages, messages[1:]):  # some templates know no system role
         try:
-            text = tokenizer.apply_chat_template(attempt, tokenize=False, add_generation_prompt=True)
+            text = tokenizer.apply_chat_template(
+                attempt, tokenize=False, add_generation_prompt=True, strftime_now=DAY.strftime
+            )
         except Exception:
             continue
         before, found, after = text.partition(mark)
@@ -314,9 +368,9 @@ def label_token(tokenizer, letter: str) -> int:
     Raises:
         ValueError: it is more than one token, so that one forward pass could not score it.
     """
-    ids = tokenizer(f" {letter}", add_special_tokens=False).input_ids
+    ids = Pieces(tokenizer).next(f" {letter}")
     if len(ids) != 1:
-        raise ValueError(f"' {letter}' is {len(ids)} tokens for this tokenizer, not one; use method caption")
+        raise ValueError(f"' {letter}' is {len(ids)} tokens for this tokenizer, not one; use prompt=caption")
     return ids[0]
 
 

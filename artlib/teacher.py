@@ -18,7 +18,7 @@ from typing import Protocol
 
 from artlib import files, model
 from artlib.log import History, Log, genre_names
-from artlib.prompts import ANSWER, parse
+from artlib.prompts import ANSWER, DAY, parse
 from artlib.worlds import fiction, movielens_text
 
 SHORTEST, LONGEST = 20, 600  # characters of a reason
@@ -161,7 +161,8 @@ class Local:
         for start in range(0, len(questions), self.batch):
             part = questions[start : start + self.batch]
             chats = [[{"role": "user", "content": question.request}] for question in part]
-            ids = [tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"] for chat in chats]
+            options = {"add_generation_prompt": True, "strftime_now": DAY.strftime}
+            ids = [tokenizer.apply_chat_template(chat, **options)["input_ids"] for chat in chats]
             texts = model.generate(language_model, tokenizer, ids, self.max_new_tokens)
             yield from zip(part, texts, strict=True)
 

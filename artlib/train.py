@@ -10,25 +10,25 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import scipy.optimize
 
-from artlib import files, layout, machine, model, objectives, ope, prompts, score, teacher, trainers
+from artlib import files, layout, machine, model, objectives, ope, prompts, ranges, score, teacher, trainers
 from artlib import log as logs
 from artlib.log import Log
+from artlib.ranges import REASONING
 
-REASONING = "sft-reasoning"
-METHODS = (*objectives.OBJECTIVES, REASONING)
+METHODS = ranges.CHOICES["method"]
 FEW = 8  # validation plays by which an adapter that is read back is checked
 VERSIONED = ("torch", "transformers", "trl", "peft", "unsloth", "datasets")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to post-train. The defaults suit the embedded model on two CPU cores.
+    """How to post-train. The defaults suit the embedded model on two CPU cores; what they may be: see `ranges`.
 
     Attributes:
         base: model name, see `model.load`.
@@ -84,13 +84,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        for field, known in (("method", METHODS), ("prompt", prompts.METHODS), ("value", objectives.VALUES)):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
-        if (self.method == REASONING) != (self.prompt == "reasoned"):
-            raise ValueError(f"method {REASONING} and prompt reasoned go together: not {self.method}, {self.prompt}")
-        if self.batch_size % self.micro_batch:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}")
+        values = dataclasses.asdict(self)
+        faults = [fault for name, value in values.items() if (fault := ranges.fault(name, value))]
+        if found := faults[0] if faults else ranges.clash(values):
+            raise ValueError(found)
 
     @property
     def all_impressions(self) -> bool:
@@ -129,7 +126,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
             teacher's answers are kept beside it, in reasons.jsonl.
 
     Returns:
-        What training.json holds: settings, data, code, curve, temperature, seconds, tokens_per_second, versions;
+        What training.json holds: settings, data, code, frame, curve, temperature, seconds, tokens_per_second, versions;
         `seconds` is that of the last process, if it went on from another's checkpoint (`resumed`).
     """
     folder = Path(folder)
@@ -143,13 +140,17 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     finished = files.read_json(folder / "training.json")
     if finished and _same(finished, asked):
         return finished
-    if not _same(files.read_json(folder / "asked.json"), asked):  # checkpoints of another training are of no use
+    begun_with = files.read_json(folder / "asked.json")
+    if not _same(begun_with, asked):  # checkpoints of another training are of no use
         files.discard(folder)
-        files.write_json(folder / "asked.json", asked)
+        begun_with = {}
 
     started = time.time()
     language_model, tokenizer = _load(settings)
-    reader = reader_for(log, tokenizer, settings)
+    model.require_adaptable(language_model)
+    reader = reader_for(log, tokenizer, settings, begun_with.get("frame") or (start and frame_of(start)))
+    asked["frame"] = list(reader.frame)  # a template may write another one when training goes on, or in scoring
+    files.write_json(folder / "asked.json", asked)
     part = (impressions if settings.all_impressions else plays)(log, "train", settings.max_examples, settings.seed)
     parts = part, plays(log, "validation", settings.max_validation, settings.seed)
     train, validation = (_examples(rows, reader, settings.seed) for rows in parts)
@@ -299,12 +300,17 @@ def _order_sensitivity(language_model, questions: list) -> float | None:
     return score.order_sensitivity(score.rotation_scores(language_model.eval(), questions[:32]))
 
 
-def reader_for(log: Log, tokenizer, settings: Settings) -> prompts.Reader:
-    """The reader that training and scoring share."""
+def reader_for(log: Log, tokenizer, settings: Settings, frame: Sequence[str] | None = None) -> prompts.Reader:
+    """The reader that training and scoring share; for an adapter, give its `frame_of`."""
     return prompts.Reader(
         log, tokenizer, settings.prompt, settings.history_tokens, settings.max_tokens, settings.n_genres,
-        settings.n_recent,
+        settings.n_recent, frame,
     )  # fmt: skip
+
+
+def frame_of(adapter: str | os.PathLike) -> list[str]:
+    """What stood before and after the questions that a finished adapter was trained on."""
+    return files.read_json(Path(adapter) / "training.json")["frame"]
 
 
 def votes_of(write: Callable, questions: list, settings: Settings, batch: int = 32) -> tuple[np.ndarray, float]:

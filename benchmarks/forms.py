@@ -30,7 +30,7 @@ def main() -> None:
     usual, rows = {}, []
     for name, folder in (("zero-shot", None), ("sft", adapter)):
         language_model, tokenizer = model.load(settings.base, folder, settings.dtype, max_tokens=settings.max_tokens)
-        questions = train.reader_for(log, tokenizer, settings).read(part)
+        questions = train.reader_for(log, tokenizer, settings, train.frame_of(adapter)).read(part)
         posters, poster, mask = score.different_posters(questions)
         genres, usual[name] = (
             score.genre_table(language_model.eval(), asked, questions[0].frame, questions[0].genres)

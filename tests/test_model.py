@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from made_models import made_tokenizer, small_model
 
 from artlib import model, prompts
 
@@ -54,6 +55,73 @@ def test_a_folder_without_safetensors_is_refused(tmp_path):
 def test_a_missing_adapter_names_the_notebook_that_trains_it(tmp_path):
     with pytest.raises(model.ModelError, match="02_train_lora"):
         model.load(model.TINY, adapter=tmp_path)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves a small model with a small tokenizer; returns its folder."""
+
+    def save(kind: str, special: dict | None = None, **sizes) -> str:
+        small_model(kind, **sizes).save_pretrained(tmp_path / kind)
+        tokenizer = made_tokenizer("bytes", **special or {})
+        tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+        tokenizer.save_pretrained(tmp_path / kind)
+        return str(tmp_path / kind)
+
+    return save
+
+
+def test_another_class_with_a_scale_after_its_head_loads_and_scores_as_itself(saved, small_log):
+    import torch
+
+    from artlib import score
+
+    language_model, tokenizer = model.load(saved("granite", logits_scaling=8.0), dtype="float32", max_tokens=4096)
+    (question,) = prompts.Reader(small_log, tokenizer, "label", max_tokens=4096).read(small_log.take(np.arange(1)))
+    found = score.score(language_model, [question], as_trained=True)[0]
+    ids = torch.tensor([question.ids(np.arange(len(question.options)))])
+    with torch.inference_mode():
+        plain = language_model(input_ids=ids).logits[0, -1, question.labels].log_softmax(0).numpy()
+    np.testing.assert_allclose(found, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("missing", ["pad_token", "bos_token"])
+def test_a_tokenizer_without_padding_or_a_beginning_will_do(saved, small_log, tmp_path, missing):
+    from artlib import train
+
+    settings = train.Settings(
+        base=saved("llama", {missing: None}),
+        dtype="float32",
+        prompt="label",
+        max_examples=4,
+        max_validation=2,
+        lora_layers=0,
+        max_tokens=4096,
+    )
+    training = train.post_train(small_log, tmp_path / "sft", settings)  # TRL's trainer, which pads
+    assert np.isfinite(training["temperature"])
+
+
+def test_a_tokenizer_without_an_end_is_refused(saved):
+    with pytest.raises(model.ModelError, match="names no token that ends an answer; give eos_token in its tokenizer_c"):
+        model.load(saved("llama", {"eos_token": None, "pad_token": None}), dtype="float32", max_tokens=2048)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
+def test_a_base_that_takes_no_adapters_is_refused_before_anything_is_made(saved, small_log, tmp_path, kind):
+    from artlib import train
+
+    settings = train.Settings(base=saved(kind), dtype="float32", max_tokens=2048)
+    with pytest.raises(model.ModelError, match="has none of the layers that get adapters .*use another base"):
+        train.post_train(small_log, tmp_path / "sft", settings)
+    assert not (tmp_path / "sft").exists()
+
+
+def test_a_base_that_reads_fewer_tokens_than_a_prompt_may_have_is_refused(saved):
+    folder = saved("llama", max_position_embeddings=1024)
+    with pytest.raises(model.ModelError, match="reads 1024 tokens at most, fewer than max_tokens = 2048; set max_tok"):
+        model.load(folder, dtype="float32")
+    assert model.load(folder, dtype="float32", max_tokens=1024)[0].config.max_position_embeddings == 1024
 
 
 @pytest.mark.slow

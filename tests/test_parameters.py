@@ -6,7 +6,8 @@ import nbformat
 import pytest
 from made_notebooks import RUN_ONLY, write_notebook
 
-from artlib import parameters, pipeline
+from artlib import __main__ as cli
+from artlib import parameters, pipeline, ranges
 
 
 def resolve(folder: Path, *settings: str, profile: str = "small", **options) -> dict:
@@ -83,7 +84,7 @@ def test_set_beats_profile_beats_default(folder):
         ("fast=0", False),
         ("rate=3", 3.0),
         ("rate=1e-5", 1e-5),
-        ("seed=-2", -2),
+        ("rate=-2", -2.0),
         ("methods=[a, 'b, c']", ["a", "b, c"]),
         ("methods=[1, no]", ["1", "no"]),
         ("methods=", []),
@@ -146,3 +147,74 @@ def test_run_must_be_a_plain_folder_name(folder, run):
         resolve(folder, run=run)
     with pytest.raises(parameters.ParameterError, match="plain folder name"):
         pipeline.run_folder(run)
+
+
+@pytest.fixture
+def notebooks(folder) -> Path:
+    """The repository's own notebooks and profiles, where a run that starts would be noticed."""
+    return Path(__file__).resolve().parents[1] / "notebooks"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("n_bootstrap=10", "parameter n_bootstrap 10 is out of range: it must be at least 100 (--set)"),
+        ("epochs=0", "parameter epochs 0 is out of range: it must be at least 1 (--set)"),
+        ("batch_size=0", "parameter batch_size 0 is out of range: it must be at least 1"),
+        ("micro_batch=0", "parameter micro_batch 0 is out of range: it must be at least 1"),
+        ("temperature=0", "parameter temperature 0.0 is out of range: it must be above 0 (--set)"),
+        ("seed=-1", "parameter seed -1 is out of range: it must be at least 0 and at most 4294967295"),
+        ("lora_rank=0", "parameter lora_rank 0 is out of range: it must be at least 1"),
+        ("max_examples=0", "parameter max_examples 0 is out of range: it must be at least 1"),
+        ("learning_rate=-1", "parameter learning_rate -1.0 is out of range: it must be above 0 and at most 1"),
+        ("ignored=1.5", "parameter ignored 1.5 is out of range: it must be at least 0 and at most 1"),
+        ("max_test=-1", "parameter max_test -1 is out of range: it must be at least 0"),
+        ("n_users=0", "parameter n_users 0 is out of range: it must be at least 1"),
+        ("method=stf", "counterfactual, sft-reasoning, did you mean sft? (--set)"),
+        ("method=stf", "parameter method 'stf' is not one of sft, sft-ips, dpo"),
+        ("world=fictoin", "parameter world 'fictoin' is not one of fiction, movielens, upworthy, own, did you mean"),
+        ("prompt=captoin", "parameter prompt 'captoin' is not one of audience, caption, label, reasoned, did you"),
+        ("value=snip", "parameter value 'snip' is not one of ips, snips, dr, did you mean snips?"),
+        ("dtype=half", "parameter dtype 'half' is not one of"),
+        ("comparisons=fiction,../x", "parameter comparisons: '../x' is no world; give names such as fiction"),
+        ("batch_size=6 micro_batch=4", "parameters: batch_size 6 is not a multiple of micro_batch 4"),
+        ("prompt=reasoned", "method=sft-reasoning and prompt=reasoned go together: not method=sft, prompt=reasoned"),
+        ("method=sft-reasoning", "go together: not method=sft-reasoning, prompt=audience"),
+        ("method=sft-reasoning prompt=reasoned teacher=http://x/v1", "say which of its models with teacher_model"),
+        ("world=own", "world 'own' needs the parameter data: the folder of your log"),
+    ],
+)
+def test_a_value_out_of_range_is_exit_2_and_names_parameter_value_and_range(notebooks, capsys, settings, message):
+    code = cli.main(["run", "--profile", "test", "--set", *settings.split(), "--notebooks", str(notebooks)])
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not pipeline.runs_folder().exists()
+
+
+def test_a_profiles_value_out_of_range_names_the_profile(folder):
+    (folder / "profiles" / "bad.yaml").write_text("seed: -1")
+    with pytest.raises(parameters.ParameterError, match=r"seed -1 is out of range: .* \(profile bad\)"):
+        resolve(folder, profile="bad")
+
+
+def test_every_numeric_parameter_has_a_range_and_every_range_a_parameter(notebooks):
+    known = parameters.known(sorted(notebooks.glob("[0-9]*.ipynb")))
+    numeric = {name for name, parameter in known.items() if parameter.type in ("int", "float")}
+    assert set(ranges.RANGES) == numeric
+    assert set(ranges.CHOICES) <= set(known)
+    assert all(ranges.fault(name, parameter.default) is None for name, parameter in known.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("temperature", [1e-6, 1e6], [0.0, -1.0]),
+        ("ignored", [0.0, 1.0], [-0.01, 1.01]),
+        ("n_bootstrap", [100], [99]),
+        ("seed", [0, 2**32 - 1], [-1, 2**32]),
+        ("learning_rate", [1e-9, 1.0], [0.0, 1.1, float("inf")]),
+    ],
+)
+def test_ranges_hold_at_their_ends(name, inside, outside):
+    assert not any(ranges.fault(name, value) for value in inside)
+    assert all(ranges.fault(name, value) for value in outside)

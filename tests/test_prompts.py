@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_models import made_tokenizer
 
 from artlib import log as logs
 from artlib import model, prompts
@@ -154,7 +155,7 @@ def test_audience_needs_genres(small_log, tokenizer):
     column = small_log.titles.schema.get_field_index("genres")
     none = pa.array([[]] * len(small_log.titles), small_log.titles.schema.field(column).type)
     bare = dataclasses.replace(small_log, titles=small_log.titles.set_column(column, "genres", none))
-    with pytest.raises(ValueError, match="have no genres, by which audience tells members apart: use caption"):
+    with pytest.raises(ValueError, match="have no genres, by which members are told apart: use prompt=caption"):
         prompts.Reader(bare, tokenizer, "audience")
 
 
@@ -177,3 +178,103 @@ def test_label_order_moves_captions_under_other_letters(small_log, tokenizer):
 def test_unknown_method_is_refused(small_log, tokenizer):
     with pytest.raises(ValueError, match="'letters' is not one of audience, caption, label"):
         prompts.Reader(small_log, tokenizer, "letters")
+
+
+KINDS = ("bytes", "always", "first", "never", "prepend")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_join_to_the_ids_of_the_whole_text(kind):
+    made = made_tokenizer(kind)
+    pieces = [
+        "A viewer",
+        " who loves Drama",
+        " (40 %)",
+        ", and lately watched",
+        " Hill",
+        "\nA.",
+        " Low light",
+        "; x",
+        ".",
+    ]
+    joined = prompts.Pieces(made)
+    ids = [*joined.first(pieces[0]), *(token for piece in pieces[1:] for token in joined.next(piece))]
+    assert made.decode(ids) == "".join(pieces)
+    assert ids == made("".join(pieces), add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", ["<|assistant|>", "<|assistant|>\n"])
+def test_prompts_are_the_ids_of_the_whole_text_chat_markers_included(small_log, kind, end):
+    made = made_tokenizer(kind)
+    made.chat_template = "<s><|user|>\n{{ messages[-1]['content'] }}</s>{{ '\n" + end.replace("\n", "\\n") + "' }}"
+    few = small_log.take(np.arange(3))
+
+    def whole(text: str) -> list[int]:
+        return made(text, add_special_tokens=False).input_ids
+
+    reader = prompts.Reader(small_log, made, "caption", max_tokens=100_000)
+    before, after = reader.frame
+    assert after.startswith("</s>") and after.rstrip("\n").endswith("<|assistant|>")
+    captions = small_log.artworks["caption"].to_pylist()
+    arrays = few.arrays()
+    for row, prompt in enumerate(reader.read(few)):
+        lead = "" if reader.frame[1].endswith("\n") else " "
+        caption = prompts.one_line(captions[arrays.candidates[row, 0]])
+        text = f"{before}Describe a poster of a film.{after}{lead}{caption}"
+        assert prompt.trunk + prompt.general + prompt.captions[0] == whole(text)
+    reader = prompts.Reader(small_log, made, "label", max_tokens=100_000)
+    for prompt in reader.read(few):
+        order = np.arange(len(prompt.options))
+        question = reader.question(prompt, order)
+        assert (
+            question.startswith("A viewer who ")
+            and question.endswith("Reply with its letter.")
+            and "  " not in question
+        )
+        asked = f"{before}{question}{after}{prompts.ANSWER} A"
+        assert [*prompt.ids(order), prompt.labels[0]] == whole(asked)
+
+
+@pytest.mark.parametrize("method", prompts.METHODS)
+def test_prompts_of_a_byte_level_tokenizer_are_plainly_tokenised_pieces(small_log, tokenizer, method, monkeypatch):
+    class Plain(prompts.Pieces):
+        def next(self, text, special=False):
+            return tokenizer(text, add_special_tokens=False, split_special_tokens=not special).input_ids
+
+    def read() -> list:
+        reader = prompts.Reader(small_log, tokenizer, method, max_tokens=100_000)
+        return [repr(prompt) for prompt in reader.read(small_log.take(np.arange(8)))]
+
+    found = read()
+    monkeypatch.setattr(prompts, "Pieces", Plain)
+    assert found == read()
+
+
+DATED = "<s>{{ strftime_now('%d %b %Y') }}\n{% for message in messages %}{{ message['content'] }}{% endfor %}</s>"
+
+
+def test_a_template_that_tells_the_day_writes_the_same_frame_every_day(monkeypatch):
+    import datetime
+
+    from transformers.utils import chat_template_utils
+
+    class Tomorrow(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 5, 6)
+
+    made = made_tokenizer("bytes")
+    made.chat_template = DATED
+    today = prompts.chat_frame(made)
+    monkeypatch.setattr(chat_template_utils, "datetime", Tomorrow)
+    asked = [{"role": "user", "content": "x"}]
+    assert "06 May 2031" in made.apply_chat_template(asked, tokenize=False)  # the clock has moved
+    assert prompts.chat_frame(made) == today
+    assert today[0].startswith("<s>26 Jul 2024\n")
+
+
+def test_a_given_frame_is_written_whatever_the_template_says(small_log, tokenizer):
+    reader = prompts.Reader(small_log, tokenizer, "audience", max_tokens=100_000, frame=["Yesterday: ", " Well? "])
+    text = tokenizer.decode(reader.read(small_log.take(np.arange(1)))[0].posters[0])
+    assert text.startswith("Yesterday: A film poster") and text.endswith("appeal to? Well? It appeals to fans of")

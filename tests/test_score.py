@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from made_models import small_model
 
 from artlib import layout, model, prompts, score
 
@@ -65,6 +66,96 @@ def test_audience_scores_equal_separate_full_forward_passes(tiny, audience):
             assert trained[row, k] == pytest.approx(prompt.average * (prompt.affinity - 1) @ logs, abs=1e-3)
             p = np.exp(score.SHARPNESS * (logs - usual))
             assert decisive[row, k] == pytest.approx(np.log(p / p.sum() @ prompt.affinity), abs=1e-3)
+
+
+CLASSES = {
+    "llama": {},
+    "mistral": {},
+    "qwen2": {},
+    "qwen3": {},
+    "phi3": {},
+    "smollm3": {},
+    "olmo2": {},
+    "gpt2": {},
+    "gpt_neox": {},
+    "phi": {},  # the last with a bias of the head
+    "granite": {"logits_scaling": 8.0},
+    "cohere": {"logit_scale": 0.25},
+    "hyperclovax": {"logits_scaling": 8.0},
+    "gemma2": {"head_dim": 8, "final_logit_softcapping": 2.0},
+    "gpt_oss": {"num_local_experts": 4},
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_class_scores_as_its_own_forward_pass(kind):
+    """Whatever it does after its head: captions and genres in a tree, letters in padded questions."""
+    import torch
+
+    language_model = small_model(kind, **CLASSES[kind])
+    rng = np.random.default_rng(1)
+
+    def ids(n: int) -> list[int]:
+        return rng.integers(1, 300, n).tolist()
+
+    caption = prompts.CaptionPrompt(ids(9), ids(3), ids(12), [ids(6), ids(1), ids(4)])
+    with torch.inference_mode():
+        found = score.leaf_log_probabilities(language_model, score.collate([caption]), 2)[0].numpy()
+    for row, root in zip(found, (caption.general, caption.member), strict=True):
+        expected = [log_probability(language_model, caption.trunk + root, leaf) for leaf in caption.captions]
+        np.testing.assert_allclose(row, expected, atol=1e-4, rtol=1e-5)
+    posters, genres = [ids(15), ids(8)], [ids(2), ids(1), ids(3)]
+    table = score.genre_table(language_model, posters, genres, 2048)
+    expected = [[log_probability(language_model, poster, genre) for genre in genres] for poster in posters]
+    np.testing.assert_allclose(table, expected, atol=1e-4, rtol=1e-5)
+    lines = [prompts.LabelPrompt(ids(n), [ids(4), ids(2)], [[7], [8]], ids(3), [11, 12]) for n in (20, 5)]
+    with torch.inference_mode():
+        labels = score.label_scores(language_model, score.collate(lines)).numpy()
+        for row, line in zip(labels, lines, strict=True):
+            plain = language_model(input_ids=torch.tensor([line.ids(np.arange(2))])).logits[0, -1]
+            np.testing.assert_allclose(row, plain[[11, 12]].log_softmax(0).numpy(), atol=1e-4)
+
+
+def test_a_class_scales_its_gradient_as_its_scores():
+    """Training sees what scoring sees: log-probabilities by a scale of 8 have another gradient than raw ones."""
+    import torch
+
+    language_model = small_model("granite", logits_scaling=8.0)
+    prompt = prompts.CaptionPrompt([5, 6, 7], [8], [9, 10], [[11, 12], [13]])
+    score.leaf_log_probabilities(language_model, score.collate([prompt]), 2)[0, 1, 0].backward()
+    found = language_model.lm_head.weight.grad.clone()
+    language_model.zero_grad()
+    logits = language_model(input_ids=torch.tensor([[5, 6, 7, 9, 10, 11, 12]])).logits[0].log_softmax(-1)
+    (logits[4, 11] + logits[5, 12]).backward()
+    torch.testing.assert_close(found, language_model.lm_head.weight.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ignored", ["attention_mask", "position_ids"])
+def test_a_model_that_ignores_the_tree_is_refused_by_name(ignored):
+    language_model = small_model("llama")
+
+    class Careless(type(language_model)):
+        def forward(self, **inputs):
+            return super().forward(**{name: value for name, value in inputs.items() if name != ignored})
+
+    language_model.__class__ = Careless
+    prompt = prompts.CaptionPrompt([5, 6, 7], [8], [9, 10], [[11, 12], [13]])
+    with pytest.raises(model.ModelError, match="Careless takes no tree of texts in one pass: .* use another base"):
+        score.score(language_model, [prompt])
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mpt"])
+def test_a_class_that_reads_no_trees_is_refused_by_name(kind):
+    language_model = small_model(kind)
+    with pytest.raises(model.ModelError, match=f"{type(language_model).__name__} (cannot be scored|takes no tree)"):
+        score.genre_table(language_model, [[5, 6, 7]], [[8], [9]], 2048)
+
+
+def test_a_text_longer_than_the_models_window_is_refused():
+    language_model = small_model("gemma2", head_dim=8, sliding_window=32)
+    assert np.isfinite(score.genre_table(language_model, [[5] * 20], [[8], [9]], 2048)).all()
+    with pytest.raises(model.ModelError, match="Gemma2ForCausalLM looks back 32 tokens, and a text has more"):
+        score.genre_table(language_model, [[5] * 40], [[8], [9]], 2048)
 
 
 def test_what_the_model_says_of_every_poster_does_not_count():

@@ -42,6 +42,7 @@ HOUSE = [
     "worlds",
     "log",
     "log_faults",
+    "ranges",
     "machine",
     "files",
 ]

@@ -340,3 +340,48 @@ def test_settings_refuse_what_is_unknown():
         train.Settings(method="dpoo")
     with pytest.raises(ValueError, match="batch_size 6 is not a multiple of micro_batch 4"):
         train.Settings(batch_size=6, micro_batch=4)
+    with pytest.raises(ValueError, match="epochs 0 is out of range: it must be at least 1"):
+        train.Settings(epochs=0)
+    with pytest.raises(ValueError, match="method=sft-reasoning and prompt=reasoned go together"):
+        train.Settings(prompt="reasoned")
+
+
+def test_every_method_has_its_objective():
+    assert set(train.METHODS) == {*objectives.OBJECTIVES, train.REASONING}
+
+
+def test_an_adapters_frame_is_kept_through_training_resumption_and_scoring(small_log, tmp_path, monkeypatch):
+    """However the chat template changes meanwhile; what refines sft and the zero-shot answers have the same frame."""
+    from artlib import policy
+
+    frames = []
+    read = prompts.Reader.__init__
+
+    def reading(self, *arguments, **named):
+        read(self, *arguments, **named)
+        frames.append(self.frame)
+
+    monkeypatch.setattr(prompts.Reader, "__init__", reading)
+    monkeypatch.setattr(prompts, "chat_frame", lambda _: ("Monday: ", "\n"))
+    settings = dataclasses.replace(TINY, max_examples=4, max_validation=4)
+    folder, trainer = tmp_path / "adapters" / "sft", train._trainer
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_trainer", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.post_train(small_log, folder, settings)
+    monkeypatch.setattr(train, "_trainer", trainer)
+    monkeypatch.setattr(prompts, "chat_frame", lambda _: ("Tuesday: ", "\n"))
+    assert train.post_train(small_log, folder, settings)["frame"] == ["Monday: ", "\n"]
+    refined = dataclasses.replace(settings, method="softmax-dpo")
+    assert train.post_train(small_log, folder.parent / "softmax-dpo", refined)["frame"] == ["Monday: ", "\n"]
+    assert train.frame_of(folder) == ["Monday: ", "\n"]
+    trained = train.adapters(folder.parent, small_log)
+    policy.compute(small_log, tmp_path / "policies", settings, trained, most=4, report=lambda _: None)
+    assert len(frames) >= 6 and set(frames) == {("Monday: ", "\n")}
+    # Settings of no adapter: today's.
+    other = dataclasses.replace(settings, n_genres=2)
+    policy.compute(small_log, tmp_path / "others", other, {}, most=4, report=lambda _: None)
+    assert frames[-1] == ("Tuesday: ", "\n")

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from artlib.log import Log, LogError
+from artlib.ranges import CHOICES
 
-WORLDS = ("fiction", "movielens", "upworthy", "own")
+WORLDS = CHOICES["world"]
 
 
 def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters) -> Log:
