@@ -144,7 +144,7 @@ def test_the_bare_models_temperature_is_the_one_that_training_began_with(small_l
     training = train.post_train(small_log, tmp_path / "adapters" / "sft", few)
     asked = []
     scores = policy.llm_scores
-    monkeypatch.setattr(policy, "llm_scores", lambda log, part, *rest: asked.append(part) or scores(log, part, *rest))
+    monkeypatch.setattr(policy, "llm_scores", lambda log, part, **rest: asked.append(part) or scores(log, part, **rest))
     adapters = {"llm-sft": tmp_path / "adapters" / "sft"}
     test = policy.compute(small_log, tmp_path / "policies", few, adapters, most=4)
     assert [len(part.impressions) for part in asked] == [4, 4]  # the test split, by either model; validation is known

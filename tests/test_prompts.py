@@ -275,6 +275,7 @@ def test_a_template_that_tells_the_day_writes_the_same_frame_every_day(monkeypat
 
 
 def test_a_given_frame_is_written_whatever_the_template_says(small_log, tokenizer):
-    reader = prompts.Reader(small_log, tokenizer, "audience", max_tokens=100_000, frame=["Yesterday: ", " Well? "])
-    text = tokenizer.decode(reader.read(small_log.take(np.arange(1)))[0].posters[0])
-    assert text.startswith("Yesterday: A film poster") and text.endswith("appeal to? Well? It appeals to fans of")
+    reader = prompts.Reader(small_log, tokenizer, "caption", max_tokens=100_000, frame=["Yesterday: ", " Well? "])
+    prompt = reader.read(small_log.take(np.arange(1)))[0]
+    assert tokenizer.decode(prompt.trunk) == "Yesterday: Describe a poster of a film"
+    assert tokenizer.decode(prompt.member).endswith(". Well? ")
