@@ -131,7 +131,8 @@ class _ThisInterpreter(AsyncKernelManager):
     def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
         command = super().format_kernel_cmd(extra_arguments)
         module = command.index("-m")
-        return [sys.executable, "-c", _KERNEL, *command[module + 2 :]]
+        # Its log would tell the terminal that it was interrupted when it is shut down.
+        return [sys.executable, "-c", _KERNEL, "--log-level=CRITICAL", *command[module + 2 :]]
 
     @default("transport_encryption")
     def _encrypt_if_possible(self) -> str:
