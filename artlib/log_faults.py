@@ -212,6 +212,14 @@ def other_order(impressions: pa.Table) -> Iterator[str]:
     elsewhere = np.add.reduceat(close, first) > 0
     at_first = close[first]
     row, n = int(np.argmax(off)), off.sum()
+    at_random = np.abs(propensity * lengths - 1) <= 1e-3
+    if at_random[off].mean() > 0.8:
+        yield (
+            f"impressions.parquet row {row}, column propensity: {propensity[row]:.6g} is not production[shown] = "
+            f"{flat[first[row] + shown[row]]:.6g} (in {n:,} of {len(off):,} rows), but that of a random choice: "
+            "production is then estimated like any other policy, and lifts are relative to that estimate"
+        )
+        return
     if at_first[off].mean() > 0.8:
         reason = "production seems to have the artwork that was shown first: bring it into the order of candidates"
     elif elsewhere[off].mean() > 0.8:

@@ -566,6 +566,9 @@ def test_production_in_another_order_than_candidates_is_warned_of(small_log):
 def test_a_log_by_another_policy_than_production_is_warned_of_without_blame(small_log):
     uniform = 1 / small_log.arrays().mask.sum(axis=1)
     (line,) = with_column(small_log, "propensity", uniform).warnings()
+    assert "but that of a random choice: production is then estimated like any other policy" in line
+    other = np.random.default_rng(0).uniform(0.1, 0.9, len(uniform))
+    (line,) = with_column(small_log, "propensity", other).warnings()
     assert "if another policy than production logged these rows, this is as it should be" in line
 
 
