@@ -38,13 +38,16 @@ setup: $(READY) ## install into .venv (again only when pyproject.toml changed); 
 run: $(READY) ## run the notebooks: PROFILE=quick ARGS="--set seed=1 --run again"
 	$(PYTHON) -m artlib run --profile $(PROFILE) $(ARGS)
 
-demo: $(READY) ## run the published demo, a world three times as large
+demo: $(READY) ## run the published demo, a world four times as large
 	$(PYTHON) -m artlib run --profile demo $(ARGS)
 
-test: $(READY) ## the default tier of tests
-	$(PYTHON) -m pytest $(ARGS)
+# Several processes of one thread each: the tests' models are too small to keep two threads busy.
+PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-test-all: $(READY) ## every test, the slow ones too
+test: $(READY) ## the default tier of tests
+	$(PYTEST) $(ARGS)
+
+test-all: $(READY) ## every test, the slow ones too, one after the other
 	$(PYTHON) -m pytest -m "" $(ARGS)
 
 # JUPYTER_PATH would put other kernels before this environment's. Root is common in containers.

@@ -150,6 +150,8 @@ def run(
         if publishing:
             published = publish.publish(folder, _read(folder), paths, known, values)
             print("\n".join(published), flush=True)
+            if not list(settings):
+                publish.record_durations(notebooks.parent / DURATIONS, profile, _read(folder)["steps"])
     finally:
         lock.release()
     return folder

@@ -72,6 +72,24 @@ def publish(
     return said
 
 
+def record_durations(path: Path, profile: str, steps: dict) -> None:
+    """Add to a record how long the notebooks of a profile took, and at which rate this machine multiplies.
+
+    Args:
+        path: of the record, by profile.
+        steps: of the run's `run.json`.
+    """
+    from artlib import machine
+
+    dtype = machine.best_type()
+    own = {
+        "flops": machine.rate(dtype, seconds=1.0),
+        "machine": {**machine.described(), "dtype": dtype},
+        "seconds": {name: step["seconds"] for name, step in steps.items()},
+    }
+    files.write_json(path, (files.read_json(path) or {}) | {profile: own})
+
+
 def fill(source: Path, executed: Path, run: str, places: dict[str, str]) -> nbformat.NotebookNode:
     """A committed notebook with the outputs of its executed copy.
 

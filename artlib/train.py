@@ -22,7 +22,7 @@ from artlib.log import Log
 from artlib.ranges import REASONING
 
 METHODS = ranges.CHOICES["method"]
-FEW = 8  # validation plays by which an adapter that is read back is checked
+FEW = 4  # validation plays by which an adapter that is read back is checked
 VERSIONED = ("torch", "transformers", "trl", "peft", "unsloth", "datasets")
 
 
@@ -172,7 +172,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     if settings.method == "counterfactual" and settings.value == "dr":
         train = dataclasses.replace(train, q_hat=_predicted_rewards(train, settings.seed))
     sensitivity = _order_sensitivity(language_model, validation.prompts)
-    begun = score.score(language_model, validation.prompts[:FEW])
+    begun = score.score_as_trained(language_model, validation.prompts[:FEW])
     trainer = _trainer(language_model, tokenizer, train, validation, folder, settings)
     _show_progress_in_terminals(trainer)
     # What the last validation loss is compared with.
@@ -412,11 +412,11 @@ def _reloaded(language_model, folder: Path, validation: trainers.Examples, begun
         begun: scores of the first validation plays before training.
     """
     few, real = validation.prompts[: len(begun)], np.isfinite(begun)
-    trained = score.score(language_model, few)
+    trained = score.score_as_trained(language_model, few)
     if not np.isfinite(trained[real]).all():
         raise RuntimeError(f"{folder}: training diverged, its scores are no numbers; lower learning_rate")
     reloaded, _ = _load(settings, folder)
-    after = score.score(reloaded, few)
+    after = score.score_as_trained(reloaded, few)
     difference, learnt = (float(np.abs(trained[real] - other[real]).max()) for other in (after, begun))
     exact = machine.resolve(settings.dtype) == "float32"
     if not difference <= (1e-3 if exact else min(0.5, max(1e-2, 0.1 * learnt))):

@@ -256,6 +256,22 @@ def test_finished_notebooks_after_a_changed_one_are_taken_back(folder):
     assert run_json("mine") == {"steps": {"01_one": {}}, "results": {}}
 
 
+def test_the_time_to_go_is_told_from_the_rates_and_corrected_by_what_it_took(folder, monkeypatch, capsys):
+    from artlib import machine, publish
+
+    monkeypatch.setattr(machine, "best_type", lambda: "float32")
+    monkeypatch.setattr(machine, "rate", lambda dtype, **_: 1e10)
+    record = folder.parent / pipeline.DURATIONS
+    publish.record_durations(record, "small", {"01_one": {"seconds": 60.0}, "02_two": {"seconds": 30.0}})
+    monkeypatch.setattr(machine, "rate", lambda dtype, **_: 5e9)  # half as fast
+    forecast = pipeline.Forecast.of("small", folder)
+    assert capsys.readouterr().out.startswith("about 3 min 0 s on this machine, with the profile's own settings: ")
+    assert forecast.to_go(["02_two"]) == 60
+    forecast.learn("01_one", 240.0)  # four times as long as there
+    assert forecast.to_go(["02_two"]) == 120
+    assert pipeline.Forecast.of("demo", folder).to_go(["01_one"]) == 0 and capsys.readouterr().out == ""
+
+
 def test_environment_for_kernels_is_absolute(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ARTLIB_RUNS", "relative")

@@ -166,7 +166,7 @@ def test_failed_installation_is_not_taken_as_done(checkout):
     assert make(checkout, "test")[0] != 0
     (checkout / "broken").unlink()
     code, calls, _ = make(checkout, "test")
-    assert code == 0 and len(calls) == 5 and calls[-1] == "-m pytest"
+    assert code == 0 and len(calls) == 5 and calls[-1] == "-m pytest -n auto --maxprocesses 4 --dist worksteal"
 
 
 def test_gpu_installation_is_kept_by_the_other_targets(checkout):
