@@ -153,7 +153,7 @@ class Reader:
         if method == "audience":
             if not self._genres:
                 raise ValueError("the log's titles have no genres, by which members are told apart: use prompt=caption")
-            # Without chat markers: the embedded model answers no worse, in half of the tokens.
+            # Without chat markers: half of the tokens.
             self._frame = [*leading_ids(tokenizer), *self._pieces.first("A film poster shows this:")]
             self._after_poster = self._special("\nIt appeals to fans of")
             self.genres = [self._encode(f" {name}") for name in telling_names(self._genres)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artlib import files, model, pipeline, policy, score, train
+from artlib import files, machine, model, pipeline, policy, score, train
 from artlib.log import Log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,9 @@ def main() -> None:
             print(json.dumps(rows[-1]), flush=True)
     files.write_json(ROOT / "figures" / "forms.json", {
         "command": "python benchmarks/forms.py", "commit": pipeline.commit(ROOT, but="figures"),
-        "date": time.strftime("%Y-%m-%d"), "sharpness": score.SHARPNESS, "rows": rows,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {**machine.described(), "dtype": machine.resolve(settings.dtype)},
+        "sharpness": score.SHARPNESS, "rows": rows,
     })  # fmt: skip
 
 

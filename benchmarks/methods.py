@@ -16,14 +16,13 @@ import argparse
 import dataclasses
 import functools
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from artlib import evaluation, files, model, ope, pipeline, policy, train
+from artlib import evaluation, files, machine, model, ope, pipeline, policy, train
 from artlib.log import Log
 from artlib.worlds import fiction, movielens
 
@@ -62,8 +61,7 @@ class Comparison:
         own = self.grid.get(name, {})
         size = int(name.split()[-1]) if name in self.grid else self.sizes[-1]
         checked = {"max_validation": self.checked} if own.get("prompt", "audience") != "audience" else {}
-        dtype = "float32" if base == model.TINY else "bfloat16"
-        return train.Settings(base=base, dtype=dtype, seed=seed, **({"max_examples": size} | checked | own))
+        return train.Settings(base=base, seed=seed, **({"max_examples": size} | checked | own))
 
 
 def _fiction(**sizes: int) -> Callable[[str], Log]:
@@ -161,7 +159,10 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
         # Lifts over the baseline need its choices, which are kept in runs/ only.
         and (row["name"] != largest or (folder / f"seed-{row['seed']}" / "policies" / "text.parquet").exists())
     }  # fmt: skip
-    embeddings = functools.cache(lambda: policy.caption_embeddings(log, comparison.settings("", 0, given.base)))
+    artworks = np.arange(len(log.artworks))
+    embeddings = functools.cache(
+        lambda: policy.caption_embeddings(log, artworks, comparison.settings("", 0, given.base))
+    )
     for seed in given.seeds:
         for entry in ["zero-shot", *(f"text {size}" for size in comparison.sizes), *only]:
             # Nothing in zero-shot is random: one seed does for all.
@@ -175,11 +176,11 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
             row |= _evaluated(log, entry, folder / f"seed-{seed}", settings, comparison, embeddings)
             row["seconds_in_all"] = round(time.perf_counter() - started, 1)
             row |= {"commit": pipeline.commit(ROOT, but="figures"), "date": time.strftime("%Y-%m-%d")}
+            row["machine"] = {**machine.described(), "dtype": machine.resolve(settings.dtype)}
             results["rows"] = [r for r in results["rows"] if (r["name"], r["seed"]) != (entry, seed)] + [row]
             results |= {
                 "command": f"python benchmarks/methods.py --world {given.world}",
                 "log": log.manifest["files"],
-                "machine": f"{platform.machine()}, Python {platform.python_version()}",
             }
             files.write_json(record, results)
             print(json.dumps({key: value for key, value in row.items() if key != "settings"}), flush=True)

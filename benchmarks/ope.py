@@ -9,7 +9,6 @@ Results are printed and written beside the figure as JSON with their provenance.
 
 import argparse
 import json
-import platform
 import resource
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from artlib import ope, pipeline
+from artlib import machine, ope, pipeline
 from artlib.ope import intervals
 from artlib.ope.diagnostics import regularisation_shift
 from artlib.ope.estimators import value_of_sums
@@ -215,7 +214,7 @@ def provenance(arguments: argparse.Namespace) -> dict:
         "command": " ".join(["python", "benchmarks/ope.py", *sys.argv[1:]]),
         "commit": pipeline.commit(ROOT, but="figures"),
         "parameters": vars(arguments),
-        "machine": f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}",
+        "machine": machine.described() | {"numpy": np.__version__},
         "date": time.strftime("%Y-%m-%d"),
     }
 

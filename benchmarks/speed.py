@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artlib import files, model, pipeline, score, train, trainers
+from artlib import files, machine, model, pipeline, score, train, trainers
 from artlib.log import Log
 from artlib.worlds import fiction
 
@@ -149,7 +149,9 @@ def measure(settings: train.Settings, n: int, rounds: int) -> dict:
                     found["train_trl"].append(timed(trl.train))
     median = {key: float(np.median(values)) for key, values in found.items() if values}
     tokens = sum(score.collate([prompts[row] for row in rows])["input_ids"].numel() for rows in together)
-    rate = _matrix_rate(device)
+    size = 8192 if device.type == "cuda" else 2048
+    dtype = machine.resolve(settings.dtype)
+    rate = machine.rate(dtype, (size, size, size))
     ends = "lora_", "embed", "lm_head"  # the head reads few tokens: left out, so that utilisation is a lower bound
     own = (p.numel() for name, p in language_model.named_parameters() if not any(end in name for end in ends))
     depth = language_model.config.num_hidden_layers
@@ -157,7 +159,7 @@ def measure(settings: train.Settings, n: int, rounds: int) -> dict:
     # Forward through all layers, backward through the adapted ones (activations only: the weights are frozen).
     flops = 2 * sum(own) * tokens * (1 + min(adapted, 1))
     return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "machine": {**machine.described(), "dtype": dtype},
         "impressions": n,
         "impressions_per_title": round(n / len(np.unique(part.arrays().title)), 1),
         "difference_of_scores": difference,
@@ -235,25 +237,6 @@ def _trl_trainer(log: Log, part: Log, settings: train.Settings, folder: str):
                            report_to="none", disable_tqdm=True),
             train_dataset=Dataset.from_dict(text),
         )  # fmt: skip
-
-
-def _matrix_rate(device) -> float:
-    """FLOP/s of a large bf16 matrix product: the machine's limit, measured."""
-    import torch
-
-    size = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
-    best = 0.0
-    for _ in range(5):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        c = a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-        del c
-    return best
 
 
 def _random_model(shape: str, folder: str) -> str:
