@@ -1,16 +1,21 @@
 """One notebook, run through papermill: finished whole or not at all, its output seen as it comes."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from traitlets import default
 
 from artlib import files
 from artlib.display import Display, without_colours
+
+if TYPE_CHECKING:
+    import nbformat
 
 # nbconvert's page without what it would fetch from the network.
 _PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
@@ -30,6 +35,13 @@ _KERNEL = (
 
 class NotebookFailed(RuntimeError):
     """A cell raised an error, took too long or lost its kernel."""
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook from its file."""
+    import nbformat  # with all that it imports, it takes seconds: nothing is printed before
+
+    return nbformat.read(path, as_version=4)
 
 
 def code(notebook: nbformat.NotebookNode) -> list[str]:
@@ -106,10 +118,10 @@ def _papermill(
         traceback = without_colours("\n".join(error.traceback)).splitlines()[-12:]
         message = without_colours(f"{error.ename}: {error.evalue}")
         # In the file, papermill put a cell before the failed one and one at the top.
-        where = _cell(nbformat.read(partial, as_version=4), error.cell_index + 2)
+        where = _cell(read(partial), error.cell_index + 2)
         raise NotebookFailed("\n".join([f"failed in {where}: {message}", *traceback])) from None
     except (DeadKernelError, CellTimeoutError) as error:
-        cells = nbformat.read(partial, as_version=4)
+        cells = read(partial)
         started = [n for n, cell in enumerate(cells.cells) if cell.metadata.papermill.start_time]
         reason = "lost its kernel (out of memory?)" if isinstance(error, DeadKernelError) else "took too long"
         raise NotebookFailed(f"failed: {_cell(cells, started[-1])} {reason}") from None

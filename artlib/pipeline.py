@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import filelock
-import nbformat
 
 from artlib import files, notebook, parameters, publish
 from artlib.display import duration
@@ -186,7 +185,7 @@ def fingerprints(paths: list[Path], steps: Mapping[str, dict], package: Path) ->
     code = [(p.relative_to(package).as_posix(), files.sha256(p)) for p in sources]
     found: dict[str, str] = {}
     for path in paths:
-        cells = notebook.code(nbformat.read(path, as_version=4))
+        cells = notebook.code(notebook.read(path))
         inputs = [cells, steps[path.stem], code, list(found.values())]
         if {"world", "data"} <= steps[path.stem].keys():
             inputs.append(_source_stamp(steps[path.stem]["world"], steps[path.stem]["data"]))

@@ -1,16 +1,20 @@
 """Published results: a run's figures with their provenance, and its outputs in the committed notebooks."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
-
-import nbformat
+from typing import TYPE_CHECKING
 
 from artlib import files, notebook
 from artlib.parameters import Parameter
+
+if TYPE_CHECKING:
+    import nbformat
 
 # An absolute path of some machine's, not one inside a URL or a base64 picture.
 LOCAL_PATH = re.compile(
@@ -45,6 +49,8 @@ def publish(
     Raises:
         PublishError: an output names a path of this machine's. Nothing was written.
     """
+    import nbformat
+
     repository = notebooks[0].parent.parent
     places = _places(folder, repository)
     differing = [name for name in known if values[name] != known[name].default]
@@ -101,8 +107,8 @@ def fill(source: Path, executed: Path, run: str, places: dict[str, str]) -> nbfo
         run: the run's name, kept in the metadata with a hash of the code that the outputs are from.
         places: what to write instead of this machine's folders.
     """
-    node = nbformat.read(source, as_version=4)
-    done = nbformat.read(executed, as_version=4)
+    node = notebook.read(source)
+    done = notebook.read(executed)
     if notebook.code(node) != notebook.code(done):
         raise PublishError(f"{source} changed since {executed} ran; run it again")
     results = (cell for cell in done.cells if cell.cell_type == "code" and not notebook.is_added(cell))
@@ -131,6 +137,8 @@ def localized(content: object, places: dict[str, str], where: str) -> object:
     Raises:
         PublishError: a path of this machine's is left.
     """
+    import nbformat
+
     if isinstance(content, dict):
         items = {k: v if k in _PICTURES else localized(v, places, where) for k, v in content.items()}
         return nbformat.from_dict(items) if isinstance(content, nbformat.NotebookNode) else items

@@ -19,8 +19,8 @@ def write(folder: Path, n: int = 3000, seed: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     titles = pd.DataFrame({"title_id": [f"t{t}" for t in range(12)], "name": [f"Film {t}" for t in range(12)]})
     titles["year"], titles["genres"], titles["synopsis"] = 2020, [["Drama"], ["Comedy"]] * 6, "A film."
-    artworks = pd.DataFrame([(f"t{t}a{k}", f"t{t}", f"Picture {k} of film {t}.", None) for t in range(12) for k in "012"],
-                            columns=["artwork_id", "title_id", "caption", "image"])  # fmt: skip
+    pictures = [(f"t{t}a{k}", f"t{t}", f"Picture {k} of film {t}.", None) for t in range(12) for k in range(3)]
+    artworks = pd.DataFrame(pictures, columns=["artwork_id", "title_id", "caption", "image"])
     start = pd.Timestamp("2026-01-01", tz="UTC")
     user, title, shown = rng.integers(0, 40, n), rng.integers(0, 12, n), rng.integers(0, 3, n)
     impressions = pd.DataFrame({"impression_id": np.arange(n), "user_id": user, "title_id": [f"t{t}" for t in title]})

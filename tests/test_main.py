@@ -37,6 +37,23 @@ def test_parameters_command_lists_all(folder, capsys):
     assert "rate: float = 0.001  # learning rate  [01_one]" in capsys.readouterr().out
 
 
+def test_a_reader_who_has_read_enough_ends_it_quietly(folder):
+    write_notebook(folder / "01_one.ipynb")
+    command = [sys.executable, "-m", "artlib", "parameters", "--notebooks", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listing:
+        listing.stdout.close()  # as `head -0` does
+        assert (listing.wait(timeout=60), listing.stderr.read()) == (0, "")
+
+
+def test_validate_says_what_is_odd_beside_the_counts(small_log, tmp_path, capsys):
+    import dataclasses
+
+    dataclasses.replace(small_log, histories=small_log.histories.slice(0, 0)).save(tmp_path / "log")
+    assert cli.main(["validate", str(tmp_path / "log")]) == 0
+    said = capsys.readouterr()
+    assert "impressions" in said.out and said.err.startswith("warning: histories.parquet has no rows")
+
+
 def test_starting_imports_nothing_heavy():
     heavy = "{'torch', 'transformers', 'unsloth', 'pandas', 'papermill', 'nbconvert'}"
     code = f"import sys, artlib.__main__, artlib.pipeline; print(sorted({heavy} & set(sys.modules)))"
