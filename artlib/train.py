@@ -190,6 +190,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
         loss = trainer.evaluate()["eval_loss"]
     else:
         (loss, scores), valid = _validated(reloaded, trainer, validation, settings), None
+    orders = None if sensitivity is None else [sensitivity, _order_sensitivity(reloaded, validation.prompts)]
     history = trainer.state.log_history
     zero_shot = files.read_json(start / "training.json") if start else {"zero_shot_temperature": before["temperature"]}
     result = {
@@ -206,7 +207,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
             {"step": trainer.state.global_step, "eval_loss": loss},
         ],
         "valid_answers": valid,
-        "order_sensitivity": sensitivity and [sensitivity, _order_sensitivity(reloaded, validation.prompts)],
+        "order_sensitivity": orders,
         "seconds": round(time.time() - started, 1),
         "tokens_per_second": next((e["train_tokens_per_second"] for e in history if "train_runtime" in e), None),
         "resumed": checkpoint is not None,
