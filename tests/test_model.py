@@ -78,7 +78,7 @@ def test_another_class_with_a_scale_after_its_head_loads_and_scores_as_itself(sa
 
     language_model, tokenizer = model.load(saved("granite", logits_scaling=8.0), dtype="float32", max_tokens=4096)
     (question,) = prompts.Reader(small_log, tokenizer, "label", max_tokens=4096).read(small_log.take(np.arange(1)))
-    found = score.score(language_model, [question], as_trained=True)[0]
+    found = score.score_as_trained(language_model, [question])[0]
     ids = torch.tensor([question.ids(np.arange(len(question.options)))])
     with torch.inference_mode():
         plain = language_model(input_ids=ids).logits[0, -1, question.labels].log_softmax(0).numpy()

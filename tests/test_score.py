@@ -111,13 +111,13 @@ def test_every_class_scores_as_its_own_forward_pass(kind):
 
     caption = prompts.CaptionPrompt(ids(9), ids(3), ids(12), [ids(6), ids(1), ids(4)])
     with torch.inference_mode():
-        found = score.leaf_log_probabilities(language_model, score.collate([caption]), 2)[0].numpy()
+        found = score.leaf_log_probabilities(language_model, score.collate([caption]))[0].numpy()
     for row, root in zip(found, (caption.general, caption.member), strict=True):
         expected = [log_probability(language_model, caption.trunk + root, leaf) for leaf in caption.captions]
         np.testing.assert_allclose(row, expected, atol=1e-4, rtol=1e-5)
-    posters, genres = [ids(15), ids(8)], [ids(2), ids(1), ids(3)]
-    table = score.genre_table(language_model, posters, genres, 2048)
-    expected = [[log_probability(language_model, poster, genre) for genre in genres] for poster in posters]
+    frame, posters, genres = ids(4), [ids(11), ids(7)], [ids(2), ids(1), ids(3)]
+    table = score.genre_table(language_model, posters, frame, genres)
+    expected = [[log_probability(language_model, frame + poster, genre) for genre in genres] for poster in posters]
     np.testing.assert_allclose(table, expected, atol=1e-4, rtol=1e-5)
     lines = [prompts.LabelPrompt(ids(n), [ids(4), ids(2)], [[7], [8]], ids(3), [11, 12]) for n in (20, 5)]
     with torch.inference_mode():
@@ -133,7 +133,7 @@ def test_a_class_scales_its_gradient_as_its_scores():
 
     language_model = small_model("granite", logits_scaling=8.0)
     prompt = prompts.CaptionPrompt([5, 6, 7], [8], [9, 10], [[11, 12], [13]])
-    score.leaf_log_probabilities(language_model, score.collate([prompt]), 2)[0, 1, 0].backward()
+    score.leaf_log_probabilities(language_model, score.collate([prompt]))[0, 1, 0].backward()
     found = language_model.lm_head.weight.grad.clone()
     language_model.zero_grad()
     logits = language_model(input_ids=torch.tensor([[5, 6, 7, 9, 10, 11, 12]])).logits[0].log_softmax(-1)
@@ -159,14 +159,14 @@ def test_a_model_that_ignores_the_tree_is_refused_by_name(ignored):
 def test_a_class_that_reads_no_trees_is_refused_by_name(kind):
     language_model = small_model(kind)
     with pytest.raises(model.ModelError, match=f"{type(language_model).__name__} (cannot be scored|takes no tree)"):
-        score.genre_table(language_model, [[5, 6, 7]], [[8], [9]], 2048)
+        score.genre_table(language_model, [[6, 7]], [5], [[8], [9]])
 
 
 def test_a_text_longer_than_the_models_window_is_refused():
     language_model = small_model("gemma2", head_dim=8, sliding_window=32)
-    assert np.isfinite(score.genre_table(language_model, [[5] * 20], [[8], [9]], 2048)).all()
+    assert np.isfinite(score.genre_table(language_model, [[5] * 20], [5], [[8], [9]])).all()
     with pytest.raises(model.ModelError, match="Gemma2ForCausalLM looks back 32 tokens, and a text has more"):
-        score.genre_table(language_model, [[5] * 40], [[8], [9]], 2048)
+        score.genre_table(language_model, [[5] * 40], [5], [[8], [9]])
 
 
 def test_what_the_model_says_of_every_poster_does_not_count():

@@ -190,7 +190,10 @@ def test_only_the_last_layers_are_adapted_when_asked():
 
 
 SCORED = ("audience", "caption", "label")
-REFINED = [(prompt, method) for prompt in SCORED for method in ("sft-ips", *objectives.REFINING)]
+# Every method with the default prompt, every prompt with a method, and TRL's own; all others are slow.
+QUICK = [*(("audience", method) for method in objectives.REFINING), ("label", "dpo"), ("caption", "sft-ips")]
+ALL = [(prompt, method) for prompt in SCORED for method in ("sft-ips", *objectives.REFINING)]
+REFINED = [pair if pair in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in ALL]
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +203,7 @@ def refined(small_log, tmp_path_factory):
 
     def result(prompt: str, method: str) -> tuple:
         settings = dataclasses.replace(
-            TINY, prompt=prompt, method="sft", learning_rate=0.02, micro_batch=4, max_examples=64, ignored=0.2, beta=1.0
+            TINY, prompt=prompt, method="sft", learning_rate=0.02, micro_batch=4, max_examples=32, ignored=0.2, beta=1.0
         )
         for name in ("sft", method):
             if (prompt, name) not in done:
@@ -226,7 +229,8 @@ def test_every_method_trains_with_every_prompt(refined, prompt, method):
 
 
 @pytest.mark.parametrize(("prompt", "method"), [
-    *((prompt, "dpo") for prompt in SCORED), ("audience", "softmax-dpo"), ("label", "softmax-dpo"),
+    ("audience", "dpo"), ("audience", "softmax-dpo"), ("label", "dpo"),
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("caption", "dpo"), ("label", "softmax-dpo"))),
 ])  # fmt: skip
 def test_preferences_begin_at_indifference_since_the_reference_is_the_sft_adapter(
     small_log, refined, tmp_path, prompt, method
@@ -269,10 +273,14 @@ train.post_train(Log.load(sys.argv[1]), sys.argv[2], train.Settings(**{settings}
 """
 
 
-@pytest.mark.parametrize(("prompt", "method", "kill_at"), [
-    ("audience", "sft", 1), ("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft", 2),
-    ("label", "sft-ips", 2), ("label", "dpo", 2), ("reasoned", train.REASONING, 2),
-])  # fmt: skip
+# One a trainer; the others go on as these do.
+KILLED = [("audience", "sft", 1), ("label", "sft", 2), ("label", "dpo", 2), ("reasoned", train.REASONING, 2)]
+KILLED_SLOWLY = [("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft-ips", 2)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "method", "kill_at"), [*KILLED, *(pytest.param(*case, marks=pytest.mark.slow) for case in KILLED_SLOWLY)]
+)
 def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_log, tmp_path, prompt, method, kill_at):
     from safetensors.numpy import load_file
 
