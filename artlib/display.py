@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+_DRAWN = re.compile(r"\|[^|]*\| ?")  # a bar's picture
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -63,8 +64,13 @@ class Display:
     def _state(self) -> str:
         took = duration(time.monotonic() - self._begun)
         of = f" of about {duration(self._expected)}" if self._expected else ""
-        state = f"{self._label} {took}{of}  {self._bar}" if self._terminal else f"    {took}{of}  {self._bar or '...'}"
-        return state[: shutil.get_terminal_size().columns - 1] if self._terminal else state.rstrip()
+        if not self._terminal:
+            return f"    {took}{of}  {self._bar or '...'}"
+        width = shutil.get_terminal_size().columns - 1
+        bar = _DRAWN.sub(" ", self._bar)  # figures before pictures, where there is not the room for both
+        number = self._label.split(" ")[0]
+        candidates = (f"{self._label} {took}{of}  {bar}", f"{number} {took}{of} {bar}", f"{number} {took} {bar}")
+        return next((state for state in candidates if len(state) <= width), candidates[-1][:width]).rstrip()
 
     def _print(self, text: str) -> None:
         sys.stdout.write(f"\r\x1b[K{text}" if self._terminal else text)

@@ -39,14 +39,14 @@ def test_a_log_gets_a_line_again_and_again_while_cells_say_nothing(capsys, said)
 def test_a_terminal_draws_one_line_over_itself(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    shown = display.Display("[2/5] 02_train", every=0.05)
-    shown.write("\rtraining:  50%")
+    shown = display.Display("[2/5] 02_train", expected=280, every=0.05)
+    shown.write("\rtraining:  50%|##  | 15/30 [01:40<01:40,  6.91s/it, loss=1.551]")
     time.sleep(0.3)
     shown.write("\rtraining: 100%\nsaved\n")
     shown.close()
     drawn = terminal.getvalue().split("\r\x1b[K")
     assert drawn[0] == "" and drawn[-1] == ""
-    assert "[2/5] 02_train 0 s  training:  50%" in drawn
+    assert "[2/5] 0 s training:  50% 15/30 [01:40<01:40,  6.91s/it, loss=1.551]" in drawn  # 80 columns
     assert [line for line in drawn if line.endswith("\n")] == ["    training: 100%\n", "    saved\n"]
 
 
