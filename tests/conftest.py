@@ -12,6 +12,14 @@ from artlib.worlds import fiction
 ROOT = Path(__file__).resolve().parents[1]
 
 
+LONG = ("test_train.py", "test_benchmarks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that no process is left alone with them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def small_log() -> logs.Log:
     """A valid log with every file that a log can have."""

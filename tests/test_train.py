@@ -274,8 +274,10 @@ train.post_train(Log.load(sys.argv[1]), sys.argv[2], train.Settings(**{settings}
 
 
 # One a trainer; the others go on as these do.
-KILLED = [("audience", "sft", 1), ("label", "sft", 2), ("label", "dpo", 2), ("reasoned", train.REASONING, 2)]
-KILLED_SLOWLY = [("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft-ips", 2)]
+KILLED = [("audience", "sft", 1), ("label", "sft", 2), ("label", "dpo", 2)]
+KILLED_SLOWLY = [
+    ("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft-ips", 2), ("reasoned", train.REASONING, 2),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
