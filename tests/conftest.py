@@ -17,7 +17,7 @@ LONG = ("test_train.py", "test_benchmarks.py")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first, so that no process is left alone with them at the end."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: ("killed" not in item.name, item.path.name not in LONG))
 
 
 @pytest.fixture(scope="session")
