@@ -274,9 +274,10 @@ train.post_train(Log.load(sys.argv[1]), sys.argv[2], train.Settings(**{settings}
 
 
 # One a trainer; the others go on as these do.
-KILLED = [("audience", "sft", 1), ("label", "sft", 2), ("label", "dpo", 2)]
+KILLED = [("audience", "sft", 1), ("label", "sft", 2)]
 KILLED_SLOWLY = [
-    ("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft-ips", 2), ("reasoned", train.REASONING, 2),
+    ("audience", "counterfactual", 3), ("caption", "sft", 2), ("label", "sft-ips", 2), ("label", "dpo", 2),
+    ("reasoned", train.REASONING, 2),
 ]  # fmt: skip
 
 
@@ -287,7 +288,7 @@ def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_lo
     from safetensors.numpy import load_file
 
     small_log.save(tmp_path / "log")
-    examples = 32 if method == "dpo" else 64  # TRL's trainer takes long, and sft comes first
+    examples = 32 if method == "dpo" else 64  # TRL takes a step for four pairs, of which a play has several
     sizes = {"max_examples": examples, "micro_batch": 2, "batch_size": 4, "samples": 1, "max_new_tokens": 400}
     settings = dataclasses.asdict(dataclasses.replace(TINY, prompt=prompt, method=method, **sizes))
     arguments = [sys.executable, "-c", SCRIPT.replace("{settings}", repr(settings)), tmp_path / "log"]
