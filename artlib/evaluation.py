@@ -127,13 +127,13 @@ def power(
     Returns:
         A row an estimator; none where the log cannot say, and then `attrs["reason"]`.
     """
-    try:
+    arrays = test.arrays()
+    if len(np.unique(arrays.user)) > 1 and arrays.reward.any():
         found = feedbacks(test, policies, reward_model(log, test, policies, seed))
         return ope.power(found[name], found["production"], lift=lift, n=n, estimators=ESTIMATORS)
-    except ValueError as error:
-        nothing = pd.DataFrame(columns=["estimator", "power", "impressions", "detectable_lift"])
-        nothing.attrs["reason"] = str(error)
-        return nothing
+    nothing = pd.DataFrame(columns=["estimator", "power", "impressions", "detectable_lift"])
+    nothing.attrs["reason"] = "it takes test impressions of several users, and a reward above 0 among them"
+    return nothing
 
 
 def methods(path: str | os.PathLike) -> pd.DataFrame:

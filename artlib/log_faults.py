@@ -17,6 +17,8 @@ SPLITS = ("train", "validation", "test")
 TOLERANCE = 1e-4
 MOST_OFF = 0.01  # however many there are
 ROUNDING = 1e-6  # of float32, not worth a word
+# Beyond these, squares of importance weights and rewards leave float64, and `ope` refuses them.
+SMALLEST, LARGEST = 1e-50, 1e50
 FEW = 4  # impressions of a title by which one sees whether a policy personalises
 # Ways in which ids of one file and of another are the same and yet spelt differently, and what to do.
 SPELLINGS: dict[str, Callable[[str], str]] = {
@@ -298,11 +300,11 @@ def _feedback(name: str, tables: dict[str, pa.Table]) -> Iterator[str]:
     yield from _fault(name, "shown", (shown < 0) | (shown >= lengths), shown, "is not an index into candidates",
                       "count from 0 to the number of candidates less 1")  # fmt: skip
     propensity = table["propensity"].to_numpy()
-    outside = ~((propensity > 0) & (propensity <= 1 + TOLERANCE))
-    yield from _fault(name, "propensity", outside, propensity, "is outside (0, 1]",
+    outside = ~((propensity >= SMALLEST) & (propensity <= 1 + TOLERANCE + ROUNDING))
+    yield from _fault(name, "propensity", outside, propensity, "is outside (0, 1], or too small to divide by",
                       "log the probability with which the logging policy drew `shown`")  # fmt: skip
     reward = table["reward"].to_numpy()
-    yield from _fault(name, "reward", ~((reward >= 0) & np.isfinite(reward)), reward,
+    yield from _fault(name, "reward", ~((reward >= 0) & (reward <= LARGEST)), reward,
                       "is not a finite number of at least 0",
                       "repair it, or add one constant to all rewards (post-training weighs plays by them)")  # fmt: skip
 
@@ -347,11 +349,11 @@ def _production(impressions: pa.Table) -> Iterator[str]:
                       "is not as long as candidates", "give one probability a candidate")  # fmt: skip
     row = np.repeat(np.arange(len(impressions)), lengths)
     flat = pc.list_flatten(column).to_numpy()
-    outside = np.bincount(row[~((flat >= 0) & (flat <= 1 + TOLERANCE))], minlength=len(impressions)) > 0
+    outside = np.bincount(row[~((flat >= 0) & (flat <= 1 + TOLERANCE + ROUNDING))], minlength=len(impressions)) > 0
     yield from _fault("impressions", "production", outside, column, "holds a value outside [0, 1]",
                       "give probabilities")  # fmt: skip
     off = np.abs(np.bincount(row, weights=flat, minlength=len(impressions)) - 1)
-    off = off > np.clip(lengths * TOLERANCE / 2, TOLERANCE, MOST_OFF)
+    off = off > np.clip(lengths * TOLERANCE / 2, TOLERANCE, MOST_OFF) + ROUNDING
     yield from _fault("impressions", "production", off & ~outside, column, "does not sum to 1", "normalise the row")
 
 

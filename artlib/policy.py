@@ -109,7 +109,8 @@ def _mean_hidden(language_model, tokenizer, texts: list[str]) -> np.ndarray:
     what a text is about than the last, which is busy predicting the next token; those above it are not run."""
     import torch
 
-    layers = language_model.model.layers
+    inner = language_model.base_model
+    layers = inner.layers
     device = next(language_model.parameters()).device
     ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
     width = max(map(len, ids))
@@ -127,7 +128,7 @@ def _mean_hidden(language_model, tokenizer, texts: list[str]) -> np.ndarray:
     hook = layers[len(layers) * 2 // 3 - 1].register_forward_hook(keep)
     try:
         with torch.inference_mode(), contextlib.suppress(Reached):
-            language_model.model(tokens, attention_mask=real, use_cache=False)
+            inner(tokens, attention_mask=real, use_cache=False)
     finally:
         hook.remove()
     hidden = found[0].float() * real[:, :, None]

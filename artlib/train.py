@@ -139,6 +139,9 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     }
     finished = files.read_json(folder / "training.json")
     if finished and _same(finished, asked):
+        if finished["settings"]["dtype"] != settings.dtype:  # it will be asked in another type than it was trained in
+            finished["settings"]["dtype"] = settings.dtype
+            files.write_json(folder / "training.json", finished)
         return finished
     begun_with = files.read_json(folder / "asked.json")
     if not _same(begun_with, asked):  # checkpoints of another training are of no use

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import re
 import shutil
 import time
 
@@ -591,6 +592,27 @@ def test_the_contract_and_the_estimators_tolerate_the_same():
 
     ours = log_faults.TOLERANCE, log_faults.TOLERANCE / 2, log_faults.MOST_OFF, log_faults.ROUNDING
     assert ours == (validation.TOLERANCE, validation.HALF_DECIMAL, validation.COARSEST, validation.ROUNDING)
+    assert (log_faults.SMALLEST, log_faults.LARGEST) == (validation.SMALLEST, validation.LARGEST)
+
+
+@pytest.mark.parametrize("row", [[0.3333, 0.3333, 0.3333], [0.25005, 0.25005, 0.25, 0.25], [0.99995, 0.00005, 0.0001]])
+def test_a_row_at_the_edge_of_what_four_decimals_round_is_taken_by_contract_and_estimators(row):
+    from artlib import log_faults, ope
+
+    table = pa.table({"candidates": [["a"] * len(row)], "production": [row]})
+    assert list(log_faults._production(table)) == []
+    with pytest.warns(UserWarning, match="target"):
+        feedback = ope.Feedback([1.0], [0], [row[0]], [row])
+    assert feedback.target.sum() == pytest.approx(1, abs=1e-12)
+    far = pa.table({"candidates": [["a"] * len(row)], "production": [[p * 0.999 for p in row]]})
+    assert "does not sum to 1" in next(log_faults._production(far))
+
+
+@pytest.mark.parametrize(("column", "value"), [("propensity", "2e-308"), ("reward", "1e+200")])
+def test_what_the_estimators_cannot_compute_with_is_refused_before_training(copy, column, value):
+    change(copy, "impressions", {2: {column: float(value)}})
+    with pytest.raises(LogError, match=rf"impressions.parquet row 2, column {column}: {re.escape(value)}"):
+        Log.load(copy)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

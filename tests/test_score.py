@@ -31,11 +31,7 @@ def questions(small_log, tiny):
 
 def log_probability(language_model, prefix: list[int], caption: list[int]) -> float:
     """log p(caption | prefix) by one plain forward pass."""
-    import torch
-
-    with torch.inference_mode():
-        logits = language_model(input_ids=torch.tensor([prefix + caption])).logits[0].log_softmax(-1)
-    return float(sum(logits[len(prefix) + i - 1, token] for i, token in enumerate(caption)))
+    return log_probabilities(language_model, prefix, [caption])[0]
 
 
 def log_probabilities(language_model, prefix: list[int], continuations: list[list[int]]) -> list[float]:

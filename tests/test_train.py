@@ -56,8 +56,12 @@ def test_finished_training_is_not_repeated_and_other_settings_are(trained):
 def test_an_adapter_of_another_number_type_is_kept_and_says_its_own(trained):
     log, folder, settings, result = trained
     assert result["machine"]["dtype"] == "float32" and result["machine"]["device"]
+    before = (folder / "adapter_model.safetensors").stat().st_mtime_ns
     again = train.post_train(log, folder, dataclasses.replace(settings, dtype="bfloat16"))
-    assert again == result == files.read_json(folder / "training.json")
+    assert again == files.read_json(folder / "training.json")
+    assert again["settings"]["dtype"] == "bfloat16" and again["machine"]["dtype"] == "float32"  # asked in, trained in
+    assert train.post_train(log, folder, settings) == result
+    assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == before
 
 
 def test_an_adapter_of_other_code_is_trained_anew(small_log, tmp_path, monkeypatch):

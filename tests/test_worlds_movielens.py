@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from artlib import files
 from artlib import log as logs
 from artlib.log import LogError
-from artlib.worlds import movielens, movielens_text, open_log, sources
+from artlib.worlds import movielens, movielens_text, open_log, sources, tmdb
 
 SIZES = {"n_train": 300, "n_validation": 80, "n_test": 100}
 GENRES = {  # invented films carry these keywords
@@ -416,6 +416,15 @@ def test_older_editions_are_read_and_their_films_found_by_name_and_year(copy):
     lines[3] = b"1::2::3"
     (place / "ratings.dat").write_bytes(b"\n".join(lines))
     assert re.search("ratings.dat row 3, .*has not 4 columns, separated by ::", broken(copy))
+
+
+def test_two_films_of_one_name_and_year_are_found_alike(copy):
+    pd.DataFrame({"id": [7, 8], "title": ["Twin", "Other"], "release_date": "1990-05-01"}).to_csv(
+        copy / "tmdb" / "told.csv", index=False
+    )
+    films = pd.DataFrame({"name": ["Twin", "Twin", "Nobody"], "year": [1990, 1990, 1990]})
+    assert tmdb.ids_by_name(copy / "tmdb", films).tolist()[:2] == [7, 7]
+    assert np.isnan(tmdb.ids_by_name(copy / "tmdb", films).iloc[2])
 
 
 @pytest.mark.parametrize("name", ["NA", "None", "null", "nan"])

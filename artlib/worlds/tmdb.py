@@ -82,7 +82,7 @@ def ids_by_name(folder: Path, films: pd.DataFrame) -> pd.Series:
     ids = []
     for name, year in zip(films["name"], films["year"], strict=True):
         numbers = found.get((_plain(name), year), set()) if not pd.isna(year) else set()
-        ids.append(numbers.pop() if len(numbers) == 1 else np.nan)
+        ids.append(next(iter(numbers)) if len(numbers) == 1 else np.nan)
     return pd.Series(ids, index=films.index, dtype=float)
 
 
