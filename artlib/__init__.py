@@ -1,0 +1,23 @@
+"""Personalised artwork selection with post-trained language models, judged off-policy.
+
+    data      the Log: what was shown to whom with which probability, and what came of it
+    worlds    where logs come from
+    ope       off-policy evaluation; knows nothing of artworks or language models
+    lm        a language model as a scorer of candidates
+    posttrain from a log to an adapter
+    policies  probabilities over candidates
+    analysis  what came out
+    running   how notebooks are run
+
+Each may import those above it. `data`, `worlds` and `ope` need no torch.
+"""
+
+
+class ArtlibError(Exception):
+    """What its user can mend; the message says how.
+
+    Attributes:
+        exit_code: of the command line: 1 the work failed, 2 the request is wrong.
+    """
+
+    exit_code = 1

@@ -6,6 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
+from artlib import ArtlibError
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
@@ -14,8 +16,6 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 the work failed, 2 the request is wrong."""
-    from artlib import model, notebook, parameters, pipeline, publish
-
     # As Ctrl-C does, so that a stopped run takes its kernel along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = _parser().parse_args(arguments)
@@ -26,10 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except parameters.ParameterError as error:
-        code, message = 2, error
-    except (model.ModelError, pipeline.RunStopped, notebook.NotebookFailed, publish.PublishError) as error:
-        code, message = 1, error
+    except ArtlibError as error:
+        code, message = error.exit_code, error
     except KeyboardInterrupt:
         code, message = 130, "interrupted"
     print(f"artlib: {message}", file=sys.stderr)
@@ -58,9 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("path", type=Path, help="what to write: a folder, or with --form gguf a file")
     export.add_argument("--form", choices=("merged", "gguf"), default="merged", help="16 bit, or llama.cpp's 8 bit")
     export.add_argument(
-        "--llama-cpp", metavar="FOLDER", default=os.environ.get("LLAMA_CPP"),
+        "--llama-cpp",
+        metavar="FOLDER",
+        default=os.environ.get("LLAMA_CPP"),
         help="llama.cpp's sources, which convert to gguf (default: LLAMA_CPP)",
-    )  # fmt: skip
+    )
     export.set_defaults(command=_export)
 
     parameters = commands.add_parser("parameters", help="list what --set knows")
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from artlib import pipeline
+    from artlib.running import pipeline
 
     folder = pipeline.run(
         options.profile,
@@ -87,14 +87,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from artlib.log import Log, LogError
+    from artlib.data import Log
 
-    try:
-        log = Log.load(options.folder, validate=False)
-        log.validate(options.folder)
-    except LogError as error:
-        print(error, file=sys.stderr)
-        return 1
+    log = Log.load(options.folder, validate=False)
+    log.validate(options.folder)
     for name, table in log.tables().items():
         print(f"{name:<12}{table.num_rows:>12,}")
     for warning in log.warnings():
@@ -103,23 +99,24 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from artlib import files, model
+    from artlib import files
+    from artlib.lm import export
 
     settings = (files.read_json(options.adapter / "training.json") or {}).get("settings")
     if settings is None:
         print(f"{options.adapter} holds no training.json; give runs/NAME/adapters/METHOD", file=sys.stderr)
         return 2
-    model.export(settings["base"], options.adapter, options.path, options.form, settings["dtype"], options.llama_cpp)
+    export.export(settings["base"], options.adapter, options.path, options.form, settings["dtype"], options.llama_cpp)
     print(f"written: {options.path}")
     return 0
 
 
 def _parameters(options: argparse.Namespace) -> int:
-    from artlib import parameters, pipeline
+    from artlib.running import parameters, pipeline
 
     paths = pipeline.notebooks_in(pipeline.notebooks_folder(options.notebooks))
     for known in parameters.known(paths).values():
-        where = ", ".join(known.notebooks)
+        where = "through overrides" if known.overrides else ", ".join(known.notebooks)
         print(f"{known.name}: {known.type} = {known.default!r}  # {known.meaning}  [{where}]")
     return 0
 

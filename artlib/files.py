@@ -1,6 +1,5 @@
 """Writing to disk so that a killed process never leaves something half-written under a real name; checksums."""
 
-import ast
 import contextlib
 import hashlib
 import json
@@ -9,7 +8,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 
 @contextlib.contextmanager
@@ -64,19 +62,6 @@ def sha256(path: str | os.PathLike) -> str:
     """Return the hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def code_sha256(*modules: ModuleType) -> str:
-    """Return the SHA-256 of what modules do: their syntax trees, so that comments and docstrings do not count."""
-    digest = hashlib.sha256()
-    for module in modules:
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                if ast.get_docstring(node, clean=False) is not None:
-                    node.body = node.body[1:]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()
 
 
 def write_json(path: str | os.PathLike, content: object) -> None:

@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from artlib import machine, ope, pipeline
+from artlib import ope
+from artlib.lm import machine
 from artlib.ope import intervals
 from artlib.ope.diagnostics import regularisation_shift
 from artlib.ope.estimators import value_of_sums
 from artlib.ope.selection import choose_terms
 from artlib.ope.synthetic import simulate, true_value
+from artlib.running import run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = ROOT / "figures" / "ope_bias_rmse.png"
@@ -50,9 +52,7 @@ def million_impressions(n: int, policies: int, users: int | None, k: int = 5) ->
     return feedbacks
 
 
-def obp_bootstrap(
-    samples: np.ndarray, n_bootstrap: int, seed: int, alpha: float = 0.05
-) -> tuple[float, float]:
+def obp_bootstrap(samples: np.ndarray, n_bootstrap: int, seed: int, alpha: float = 0.05) -> tuple[float, float]:
     """obp's published algorithm: per replicate, choose n of the n per-row values and average them."""
     random = np.random.RandomState(seed)
     means = [np.mean(random.choice(samples, size=len(samples))) for _ in range(n_bootstrap)]
@@ -75,9 +75,7 @@ def speed(n: int, policies: int, replicates: int, rounds: int = 3, obp_replicate
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             start = time.perf_counter()
             for feedback in feedbacks.values():
-                obp_bootstrap(
-                    feedback.weight * feedback.reward / feedback.weight.mean(), obp_replicates, seed
-                )
+                obp_bootstrap(feedback.weight * feedback.reward / feedback.weight.mean(), obp_replicates, seed)
             theirs.append((time.perf_counter() - start) * replicates / obp_replicates)
         results[label] = {
             "clusters": next(iter(feedbacks.values())).n_clusters,
@@ -138,9 +136,7 @@ def _estimates(log: ope.Feedback, truth: float, target: str, n_bootstrap: int, s
                 "estimator": f"{name} ({rule})" if rule else name,
                 "error": value - truth,
                 "covered": lower <= truth <= upper,
-                "trusted": ope.verdict(
-                    diagnostics, name, regularisation_shift(log, name, terms[name, rule]), error
-                )
+                "trusted": ope.verdict(diagnostics, name, regularisation_shift(log, name, terms[name, rule]), error)
                 == "ok",
             }
         )
@@ -178,14 +174,10 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     colours = dict(zip(DRAWN, sns.color_palette("colorblind", len(DRAWN)), strict=True))
     figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), sharex=True, constrained_layout=True)
     at = np.arange(len(SHARPNESS))
-    for row, (target, title) in enumerate(
-        (("softmax", "stochastic target"), ("greedy", "deterministic target"))
-    ):
+    for row, (target, title) in enumerate((("softmax", "stochastic target"), ("greedy", "deterministic target"))):
         for name in DRAWN:
             part = (
-                table[(table.target == target) & (table.estimator == name)]
-                .set_index("sharpness")
-                .loc[list(SHARPNESS)]
+                table[(table.target == target) & (table.estimator == name)].set_index("sharpness").loc[list(SHARPNESS)]
             )
             style = {"color": colours[name], "marker": "o", "markersize": 3, "linewidth": 1.3, "capsize": 2}
             axes[row, 0].errorbar(at, part.bias, 1.96 * part.bias_se, label=name, **style)
@@ -201,9 +193,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     for axis in axes[1]:
         axis.set_xlabel("sharpness of the logging policy\n(0 uniform, 8 nearly deterministic)")
         axis.set_xticks(at, [f"{s:g}" for s in SHARPNESS])
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(DRAWN), frameon=False
-    )
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(DRAWN), frameon=False)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -212,7 +202,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 def provenance(arguments: argparse.Namespace) -> dict:
     return {
         "command": " ".join(["python", "benchmarks/ope.py", *sys.argv[1:]]),
-        "commit": pipeline.commit(ROOT, but="figures"),
+        "commit": run_folder.commit(ROOT, but="figures"),
         "parameters": vars(arguments),
         "machine": machine.described() | {"numpy": np.__version__},
         "date": time.strftime("%Y-%m-%d"),
@@ -238,9 +228,7 @@ def main() -> None:
     if arguments.what in ("all", "accuracy"):
         table = accuracy(arguments.logs, arguments.users)
         draw(table, FIGURE)
-        results["accuracy"] = provenance(arguments) | {
-            "table": json.loads(table.round(5).to_json(orient="records"))
-        }
+        results["accuracy"] = provenance(arguments) | {"table": json.loads(table.round(5).to_json(orient="records"))}
         with pd.option_context("display.width", 160, "display.max_rows", None):
             print(table.round(4).to_string(index=False))
     record.parent.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """One's own log in a dozen lines of pandas, validated, and judged without a language model.
 
-    python examples/own_log.py FOLDER
+python examples/own_log.py FOLDER
 """
 
 import sys
@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from artlib import evaluation, policy
-from artlib.log import Log
+from artlib.analysis import evaluation
+from artlib.data import Log
+from artlib.policies import baselines
 
 
 def write(folder: Path, n: int = 3000, seed: int = 0) -> None:
@@ -43,7 +44,7 @@ def main(folder: Path) -> pd.DataFrame:
     write(folder)
     log = Log.load(folder)
     test = log.split("test")
-    popular = policy.greedy(policy.popular_scores(log, test))
+    popular = baselines.greedy(baselines.popular_scores(log, test))
     policies = {"production": test.arrays().production, "popular": popular}
     table = evaluation.evaluate(log, test, policies, n_bootstrap=200)
     return table[table["slice"] == "all"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from artlib import log as logs
-from artlib import pipeline
+from artlib.data import Log
+from artlib.running import run_folder
 from artlib.worlds import fiction
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def small_log() -> logs.Log:
+def small_log() -> Log:
     """A valid log with every file that a log can have."""
     return fiction.build(n_users=250, n_titles=60, n_train=400, n_validation=120, n_test=150, seed=7)
 
@@ -53,5 +53,5 @@ def package(tmp_path, monkeypatch) -> Path:
     """Stands in for artlib in the fingerprints, lest someone at work on its files disturbs a test."""
     package = tmp_path / "package"
     package.mkdir()
-    monkeypatch.setattr(pipeline, "PACKAGE", package)
+    monkeypatch.setattr(run_folder, "PACKAGE", package)
     return package

@@ -1,6 +1,7 @@
 """Other people's models and tokenizers, small and with random weights."""
 
-from artlib import model, prompts
+from artlib.lm import unsloth
+from artlib.lm.prompts import label
 
 TEXT = (
     "A viewer who loves Drama (40 %) may watch this film: Hill.\nWhich poster would make the viewer play it?\nA. B. C. "
@@ -15,7 +16,7 @@ def small_model(kind: str, **more):
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     more = {"vocab_size": 300, "num_key_value_heads": 2, "max_position_embeddings": 4096, "pad_token_id": 0} | more
-    with model.quiet():
+    with unsloth.quiet():
         made = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **more)).float().eval()
     for weights in made.parameters():
         if weights.ndim > 1:
@@ -45,7 +46,7 @@ def made_tokenizer(kind: str, **special: str):
     names = ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
     size = 300 if kind == "bytes" else 180
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=names, initial_alphabet=letters, show_progress=False)
-    words = [*prompts.LABELS * 9, *TEXT.split()]
+    words = [*label.LABELS * 9, *TEXT.split()]
     core.train_from_iterator(words if kind == "prepend" else [f" {word}" for word in words], trainer)
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<unk>"} | special
     made = PreTrainedTokenizerFast(

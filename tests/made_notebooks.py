@@ -13,7 +13,7 @@ fast: bool = False  # take fewer steps
 methods: list = ["sft"]  # what to train
 """
 RUN_ONLY = '# Its only parameter\nrun: str = "demo"  # name of the run\n'
-FOLDER = "from artlib import pipeline\nfolder = pipeline.run_folder(run)"
+FOLDER = "from artlib.running import run_folder\nfolder = run_folder.of(run)"
 
 
 def write_notebook(path: Path, *cells: str, declares: str = DECLARED) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artlib import evaluation, plots
+from artlib.analysis import comparison, plots
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,29 +34,29 @@ def compared(methods, tmp_path_factory):
 
 def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
     root, results = compared
-    rows = {row["name"]: row for row in results["rows"]}
-    comparison = methods.WORLDS["tiny"]
-    assert list(rows) == ["zero-shot", *(f"text {size}" for size in comparison.sizes), *comparison.grid]
+    rows = {row["entry"]: row for row in results["rows"]}
+    grid = methods.WORLDS["tiny"]
+    assert list(rows) == ["zero-shot", *(f"text {size}" for size in grid.sizes), *grid.names]
     assert rows["sft 40"]["examples"] == rows["text 40"]["examples"] == 40
     for name, row in rows.items():
         test = row["test"]
-        assert test["n"] == (comparison.few if name.startswith("label") else 200)
-        assert test["lift_lower"] <= test["lift"] <= test["lift_upper"]
-        assert test["lift"] == pytest.approx(test["value"] / test["production"] - 1)
+        assert test["n"] == (grid.few if name.startswith("label") else 200)
+        assert test["lift"]["lower"] <= test["lift"]["mean"] <= test["lift"]["upper"]
+        assert test["lift"]["mean"] == pytest.approx(test["value"] / test["production"] - 1)
         assert test["value"] <= test["oracle"] + 1e-12
-        assert {"ips", "snips", "dr"} <= test.keys()
+        assert test["estimates"].keys() == {"ips", "snips", "dr"}
         # The baseline is not compared with itself; who comes before it cannot be compared with it yet.
-        assert ("over_text" in test) == (name in comparison.grid)
+        assert (test["over_text"] is not None) == (name in grid.names)
     assert rows["counterfactual 80"]["start_seconds"] == rows["sft 40"]["seconds"]
-    path = root / "figures" / "methods-tiny-tiny.json"
-    table = evaluation.methods(path).set_index("entry")
+    path = root / "results" / "methods-tiny-tiny.json"
+    table = comparison.read(path).set_index("entry")
     assert list(table.index) == list(rows)
     assert list(table["method"]) == ["zero-shot", "text", "text", "sft", "counterfactual", "label sft"]
     assert list(table["kind"].fillna("")) == ["", "plays", "plays", "plays", "impressions", "plays"]
     spent = rows["counterfactual 80"]["seconds"] + rows["sft 40"]["seconds"]
     assert table.loc["counterfactual 80", "minutes"] == pytest.approx(spent / 60)
     assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 3
-    np.testing.assert_array_equal(table["over_text"].notna(), [name in comparison.grid for name in rows])
+    np.testing.assert_array_equal(table["over_text"].notna(), [name in grid.names for name in rows])
     np.testing.assert_array_equal(table["order_after"].notna(), [name.startswith("label") for name in rows])
     figure = plots.methods(table.reset_index())
     by_plays, by_time, lifts = ([text.get_text() for text in axis.get_legend().texts] for axis in figure.axes)
@@ -71,15 +71,15 @@ def test_a_comparison_that_has_only_begun_can_be_looked_at(compared, tmp_path, n
     root, results = compared
     path = tmp_path / "methods-tiny.json"
     path.write_text(json.dumps(results | {"rows": results["rows"][:n]}))
-    table = evaluation.methods(path)
+    table = comparison.read(path)
     assert len(table) == n and table["over_text"].isna().all() and table["minutes"].isna().all()
     assert len(plots.methods(table).axes[2].get_yticklabels()) == n
 
 
 @pytest.mark.parametrize("world", ["fiction", "movielens"])
 def test_published_lifts_agree_with_each_other(methods, world):
-    table = evaluation.methods(ROOT / "figures" / f"methods-{world}.json")
-    grid = methods.WORLDS[world].grid
+    table = comparison.read(ROOT / "results" / f"methods-{world}.json")
+    grid = methods.WORLDS[world].names
     text = f"text {methods.WORLDS[world].sizes[-1]}"
     for seed, part in table.groupby("seed"):
         baseline = part.loc[part["entry"] == text, "lift"].item()
@@ -91,18 +91,18 @@ def test_published_lifts_agree_with_each_other(methods, world):
 
 def test_a_comparison_that_was_not_made_says_how_to(tmp_path):
     with pytest.raises(FileNotFoundError, match="python benchmarks/methods.py"):
-        evaluation.methods(tmp_path / "methods-mars.json")
+        comparison.read(tmp_path / "methods-mars.json")
 
 
 def test_a_comparison_goes_on_where_it_stopped(methods, compared):
     root, results = compared
-    record = root / "figures" / "methods-tiny-tiny.json"
+    record = root / "results" / "methods-tiny-tiny.json"
     shortened = results | {"rows": results["rows"][:-1]}
     record.write_text(json.dumps(shortened))
     # Lifts over the baseline need its choices.
     (root / "runs" / "methods" / "tiny-tiny" / "seed-0" / "policies" / "text.parquet").unlink()
-    again = {row["name"]: row for row in methods.main(["--world", "tiny", "--base", "tiny"], root)["rows"]}
-    before = {row["name"]: row for row in results["rows"]}
+    again = {row["entry"]: row for row in methods.main(["--world", "tiny", "--base", "tiny"], root)["rows"]}
+    before = {row["entry"]: row for row in results["rows"]}
     *kept, last = (name for name in before if name != "text 40")
     assert again.keys() == before.keys()
     assert all(again[name] == before[name] for name in kept)
@@ -111,7 +111,7 @@ def test_a_comparison_goes_on_where_it_stopped(methods, compared):
     assert again[last]["test"]["over_text"] == before[last]["test"]["over_text"]
     assert np.isclose(again[last]["test"]["value"], before[last]["test"]["value"])
     more = methods.main(["--world", "tiny", "--base", "tiny", "--seeds", "1", "--only", "sft 40"], root)["rows"]
-    assert [row["name"] for row in more if row["seed"] == 1] == ["text 20", "text 40", "sft 40"]
+    assert [row["entry"] for row in more if row["seed"] == 1] == ["text 20", "text 40", "sft 40"]
 
 
 def test_an_unknown_entry_is_named(methods, tmp_path, capsys):
@@ -122,14 +122,14 @@ def test_an_unknown_entry_is_named(methods, tmp_path, capsys):
 
 def test_results_of_another_log_are_not_continued(methods, compared, tmp_path):
     root, results = compared
-    (tmp_path / "figures").mkdir()
+    (tmp_path / "results").mkdir()
     other = results | {"log": {"impressions.parquet": {"rows": 1, "sha256": "0"}}}
-    (tmp_path / "figures" / "methods-tiny-tiny.json").write_text(json.dumps(other))
+    (tmp_path / "results" / "methods-tiny-tiny.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit, match="is of another log"):
         methods.main(["--world", "tiny", "--base", "tiny"], tmp_path)
 
 
-@pytest.mark.parametrize("prompt", ["audience", "label"])
+@pytest.mark.parametrize("prompt", ["genre-likelihood", "label"])
 def test_speed_is_measured_beside_alternatives_that_compute_the_same(tmp_path, prompt):
     given = ["--model", "tiny", "--prompt", prompt, "--impressions", "3", "--rounds", "1"]
     found = load("speed").main(given, tmp_path)
@@ -137,4 +137,4 @@ def test_speed_is_measured_beside_alternatives_that_compute_the_same(tmp_path, p
     ratios = ["scoring_ratio_to_plain", "training_ratio_to_plain"]
     ratios += ["training_ratio_to_trl"] if prompt == "label" else []
     assert min(found[name] for name in (*ratios, "hours_for_110000")) > 0
-    assert json.loads((tmp_path / "figures" / "speed.json").read_text()) == {f"tiny, {prompt}": found}
+    assert json.loads((tmp_path / "results" / "speed.json").read_text()) == {f"tiny, {prompt}": found}

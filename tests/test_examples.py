@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from artlib.data import Log
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -29,8 +31,6 @@ def test_ones_own_log_is_valid_without_a_warning_and_judged(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load("own_log").write(tmp_path / "log")
-        from artlib.log import Log
-
         log = Log.load(tmp_path / "log")
     assert log.warnings() == []
     table = load("own_log").main(tmp_path / "again").set_index(["policy", "estimator"])

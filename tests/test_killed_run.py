@@ -14,9 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # What says when something was made, or lists a set, and so differs from run to run.
 TIMES = (
-    "run.json", "adapters/sft/training.json", "adapters/sft/adapter_config.json", "policies/asked.json", "notebooks/",
+    "run.json",
+    "adapters/sft/training.json",
+    "adapters/sft/adapter_config.json",
+    "policies/fingerprint.json",
+    "notebooks/",
     "figures/",
-)  # fmt: skip
+)
 
 
 def start(run: str, runs: Path) -> subprocess.Popen:

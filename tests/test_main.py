@@ -8,7 +8,9 @@ import pytest
 from made_notebooks import write_notebook
 
 from artlib import __main__ as cli
-from artlib import log, pipeline
+from artlib import data
+from artlib.data import Log
+from artlib.running import run_folder
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,7 @@ def test_wrong_request_is_one_line_and_exit_2_and_starts_nothing(folder, argumen
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert message in done.stderr
-    assert not pipeline.runs_folder().exists()
+    assert not run_folder.runs_folder().exists()
 
 
 def test_parameters_command_lists_all(folder, capsys):
@@ -55,18 +57,25 @@ def test_validate_says_what_is_odd_beside_the_counts(small_log, tmp_path, capsys
 
 
 def test_starting_imports_nothing_heavy():
-    heavy = "{'torch', 'transformers', 'unsloth', 'pandas', 'papermill', 'nbconvert'}"
-    code = f"import sys, artlib.__main__, artlib.pipeline; print(sorted({heavy} & set(sys.modules)))"
+    heavy = "{'torch', 'transformers', 'unsloth', 'sklearn', 'matplotlib', 'papermill', 'nbconvert'}"
+    code = f"import sys, artlib.__main__, artlib.running.pipeline; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_validate_tells_counts_or_faults(capsys, tmp_path):
     day = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
     impression = {
-        "impression_id": ["i1"], "user_id": ["u1"], "title_id": ["t1"], "timestamp": [day],
-        "candidates": [["a1", "a2"]], "shown": [0], "propensity": [0.5], "reward": [1.0],
-        "production": [[0.5, 0.5]], "split": ["test"],
-    }  # fmt: skip
+        "impression_id": ["i1"],
+        "user_id": ["u1"],
+        "title_id": ["t1"],
+        "timestamp": [day],
+        "candidates": [["a1", "a2"]],
+        "shown": [0],
+        "propensity": [0.5],
+        "reward": [1.0],
+        "production": [[0.5, 0.5]],
+        "split": ["test"],
+    }
     titles = {"title_id": ["t1"], "name": ["N"], "year": [None], "genres": [["G"]], "synopsis": ["s"]}
     artworks = {
         "artwork_id": ["a1", "a2"],
@@ -79,9 +88,7 @@ def test_validate_tells_counts_or_faults(capsys, tmp_path):
     def validate(name: str, **changes) -> int:
         columns = {"titles": titles, "artworks": artworks, "histories": histories}
         columns["impressions"] = impression | changes
-        log.Log(manifest={"world": "own"}, **{n: log.table(n, c) for n, c in columns.items()}).save(
-            tmp_path / name
-        )
+        Log(manifest={"world": "own"}, **{n: data.table(n, c) for n, c in columns.items()}).save(tmp_path / name)
         return cli.main(["validate", str(tmp_path / name)])
 
     assert validate("good") == 0

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from artlib import errors, evaluation, plots, policy
-from artlib.log import Log
+from artlib.analysis import errors, evaluation, plots
+from artlib.data import Log
+from artlib.policies import answers, baselines
 
 
 def with_columns(log: Log, **columns) -> Log:
@@ -61,15 +62,15 @@ def test_notebooks_03_and_04_find_something_to_say(small_log, name):
     log = make(small_log)
     log.validate()
     assert warning is None or any(warning in line for line in log.warnings())
-    test = policy.first_in_time(log.split("test"), most)
+    test = answers.first_in_time(log.split("test"), most)
     mask = test.arrays().mask
     scores = np.where(mask, np.random.default_rng(0).normal(size=mask.shape), -np.inf)
     policies = {
-        "random": policy.uniform(test),
+        "random": baselines.uniform(test),
         "production": test.arrays().production,
-        "popular": policy.greedy(policy.popular_scores(log, test)),
-        "text": policy.greedy(scores),
-        "llm-sft": policy.greedy(np.where(mask, -scores, -np.inf)),
+        "popular": baselines.greedy(baselines.popular_scores(log, test)),
+        "text": baselines.greedy(scores),
+        "llm-sft": baselines.greedy(np.where(mask, -scores, -np.inf)),
     }
     table = evaluation.evaluate(log, test, policies, n_bootstrap=100)
     best = "snips" if test.truth is None else "truth"
@@ -85,7 +86,7 @@ def test_notebooks_03_and_04_find_something_to_say(small_log, name):
         plots.overview(log),
         plots.forest(table),
         plots.slices(table, ["text", "llm-sft"], best),
-        plots.calibration(test, {"text": policy.probabilities(scores)}),
+        plots.calibration(test, {"text": answers.probabilities(scores)}),
         plots.groups(groups),
     ):
         figure.canvas.draw()

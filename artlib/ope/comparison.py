@@ -86,9 +86,7 @@ def compare(
     check_interval_arguments(method, n_bootstrap, alpha, METHODS)
     _check_same_log(feedbacks, baseline)
     names = [estimator] if isinstance(estimator, str) else list(estimator)
-    chosen = {
-        (e, p): _choose(feedback, e, parameter, names) for e in names for p, feedback in feedbacks.items()
-    }
+    chosen = {(e, p): _choose(feedback, e, parameter, names) for e in names for p, feedback in feedbacks.items()}
     sizes = intervals.cluster_sizes(feedbacks[baseline])
     resampled = _resample(feedbacks, chosen, sizes, n_bootstrap if method in BOOTSTRAPS else 0, seed)
     signed = bool((feedbacks[baseline].reward < 0).any())
@@ -255,9 +253,7 @@ def _centred_p_value(value: float, error: float, g: int, method: str) -> float:
 
 def _check_same_log(feedbacks: dict[str, Feedback], baseline: str) -> None:
     if baseline not in feedbacks:
-        raise ValueError(
-            f"baseline is {baseline!r}: it must be one of the policies {', '.join(map(repr, feedbacks))}"
-        )
+        raise ValueError(f"baseline is {baseline!r}: it must be one of the policies {', '.join(map(repr, feedbacks))}")
     reference = feedbacks[baseline]
     for policy, feedback in feedbacks.items():
         for name in ("reward", "action", "propensity", "cluster"):
@@ -277,6 +273,5 @@ def _check_same(name: str, policy: str, ours, baseline: str, theirs) -> None:
     if len(different):
         row = different[0]
         raise ValueError(
-            f"{name} of policy {policy!r} at row {row} is {ours[row]}, that of {baseline!r} is "
-            f"{theirs[row]}: {remedy}"
+            f"{name} of policy {policy!r} at row {row} is {ours[row]}, that of {baseline!r} is {theirs[row]}: {remedy}"
         )

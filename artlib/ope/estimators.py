@@ -100,9 +100,7 @@ def snips(feedback: Feedback) -> Terms:
 
     Swaminathan and Joachims 2015, "The self-normalized estimator for counterfactual learning".
     """
-    return Terms(
-        numerator=feedback.weight * feedback.reward, denominator=feedback.weight, defined=_overlaps(feedback)
-    )
+    return Terms(numerator=feedback.weight * feedback.reward, denominator=feedback.weight, defined=_overlaps(feedback))
 
 
 def dm(feedback: Feedback) -> Terms:
@@ -199,9 +197,7 @@ def _subgaussian_weight(feedback: Feedback, lam: float | None) -> np.ndarray:
 
 
 def _reweighted_dr(feedback: Feedback, weight: np.ndarray) -> Terms:
-    return Terms(
-        mean=feedback.q_target + weight * (feedback.reward - feedback.q_shown), defined=_overlaps(feedback)
-    )
+    return Terms(mean=feedback.q_target + weight * (feedback.reward - feedback.q_shown), defined=_overlaps(feedback))
 
 
 def _overlaps(feedback: Feedback) -> bool:

@@ -24,9 +24,7 @@ def cluster_sums(terms: Terms, feedback: Feedback) -> np.ndarray:
     """(G, m) sums of an estimator's terms over each cluster."""
     if feedback.cluster is None:
         return np.column_stack(terms.columns)
-    return np.column_stack(
-        [np.bincount(feedback.cluster_codes, c, feedback.n_clusters) for c in terms.columns]
-    )
+    return np.column_stack([np.bincount(feedback.cluster_codes, c, feedback.n_clusters) for c in terms.columns])
 
 
 def cluster_sizes(feedback: Feedback) -> np.ndarray:
@@ -125,9 +123,7 @@ def percentile_interval(replicates: np.ndarray, alpha: float) -> tuple[float, fl
     return float(lower), float(upper)
 
 
-def bca_interval(
-    replicates: np.ndarray, value: float, jackknife: np.ndarray, alpha: float
-) -> tuple[float, float]:
+def bca_interval(replicates: np.ndarray, value: float, jackknife: np.ndarray, alpha: float) -> tuple[float, float]:
     """Bias-corrected and accelerated bootstrap interval. Efron 1987, "Better bootstrap confidence intervals".
 
     Args:

@@ -131,9 +131,7 @@ def estimate(
                 reward_min,
             )
         else:
-            bounds = _large_sample_bounds(
-                chosen.value, sums, sizes, std_error, method, n_bootstrap, alpha, seed
-            )
+            bounds = _large_sample_bounds(chosen.value, sums, sizes, std_error, method, n_bootstrap, alpha, seed)
     return Estimate(
         estimator=estimator,
         value=chosen.value,
@@ -153,9 +151,7 @@ def estimate(
     )
 
 
-def check_interval_arguments(
-    method: str, n_bootstrap: int, alpha: float, methods: tuple[str, ...] = METHODS
-) -> None:
+def check_interval_arguments(method: str, n_bootstrap: int, alpha: float, methods: tuple[str, ...] = METHODS) -> None:
     """Raise a ValueError for an unknown method, a level outside (0, 1), or too few replicates."""
     if method not in methods:
         raise ValueError(f"method is {method!r}: it must be one of {', '.join(methods)}")
@@ -177,8 +173,7 @@ def is_estimable(defined: bool, n_clusters: int, name: str) -> bool:
         )
     elif n_clusters < 2:
         reason = (
-            "all impressions belong to one cluster, so the interval is NaN; an interval needs several "
-            "independent users"
+            "all impressions belong to one cluster, so the interval is NaN; an interval needs several independent users"
         )
     else:
         return True
@@ -186,9 +181,7 @@ def is_estimable(defined: bool, n_clusters: int, name: str) -> bool:
     return False
 
 
-def _large_sample_bounds(
-    value, sums, sizes, std_error, method, n_bootstrap, alpha, seed
-) -> tuple[float, float]:
+def _large_sample_bounds(value, sums, sizes, std_error, method, n_bootstrap, alpha, seed) -> tuple[float, float]:
     if method == "normal":
         return intervals.normal_interval(value, std_error, len(sums), alpha)
     if method == "asymptotic-sequence":

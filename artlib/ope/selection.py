@@ -56,8 +56,7 @@ def select(feedback: Feedback, estimator: str, rule: str = "slope", grid=None) -
     """
     if estimator not in PARAMETER:
         raise ValueError(
-            f"estimator is {estimator!r}, which has no hyper-parameter: it must be one of "
-            f"{', '.join(PARAMETER)}"
+            f"estimator is {estimator!r}, which has no hyper-parameter: it must be one of {', '.join(PARAMETER)}"
         )
     if rule not in RULES:
         raise ValueError(f"parameter is {rule!r}: it must be a number, 'slope' or 'mse'")
@@ -85,9 +84,7 @@ def default_grid(feedback: Feedback, estimator: str, size: int = 12) -> list[flo
     return [float("inf"), *(cuts**2 if estimator == "dros" else cuts).tolist()]
 
 
-def choose_terms(
-    feedback: Feedback, estimator: str, parameter: float | str | None
-) -> tuple[Terms, Choice | None]:
+def choose_terms(feedback: Feedback, estimator: str, parameter: float | str | None) -> tuple[Terms, Choice | None]:
     """Terms for a parameter that is a number, None (the default) or the name of a rule."""
     if isinstance(parameter, str):
         choice = select(feedback, estimator, parameter)

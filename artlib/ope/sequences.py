@@ -87,9 +87,7 @@ def _split_bound(sums: np.ndarray, sizes: np.ndarray, alpha: float, seed: int) -
 def _bernstein(x: np.ndarray, cut: float, alpha: float, n: int) -> float:
     """Mean of min(x, cut) less the Maurer-Pontil margin that a sample of n such values would have."""
     cut_x, log_term = np.minimum(x, cut), np.log(2 / alpha)
-    return float(
-        cut_x.mean() - np.sqrt(2 * cut_x.var(ddof=1) * log_term / n) - 7 * cut * log_term / (3 * (n - 1))
-    )
+    return float(cut_x.mean() - np.sqrt(2 * cut_x.var(ddof=1) * log_term / n) - 7 * cut * log_term / (3 * (n - 1)))
 
 
 def confidence_sequence(
@@ -136,16 +134,12 @@ def confidence_sequence(
         lower, upper = lower_sequence(w * r, np.zeros(feedback.n), alpha), np.full(feedback.n, np.nan)
     elif weight_max is None:
         lower = lower_sequence(w * r, np.zeros(feedback.n), alpha / 2, reward_max / 2)
-        upper = reward_max - lower_sequence(
-            w * (reward_max - r), np.zeros(feedback.n), alpha / 2, reward_max / 2
-        )
+        upper = reward_max - lower_sequence(w * (reward_max - r), np.zeros(feedback.n), alpha / 2, reward_max / 2)
     else:
         baseline = np.minimum(_before(np.cumsum(w * r), n, reward_max / 2), reward_max)
         x = w * (r - baseline) + baseline
         top = np.maximum(baseline, weight_max * (reward_max - baseline) + baseline)
-        lower = lower_sequence(
-            x, np.minimum(baseline, baseline * (1 - weight_max)), alpha / 2, reward_max / 2
-        )
+        lower = lower_sequence(x, np.minimum(baseline, baseline * (1 - weight_max)), alpha / 2, reward_max / 2)
         upper = -lower_sequence(-x, -top, alpha / 2, -reward_max / 2)
     return pd.DataFrame(
         {
@@ -217,9 +211,7 @@ def _check_maximum(name: str, values: np.ndarray, maximum: float | None) -> None
         )
 
 
-def asymptotic_sequence_margin(
-    std_error: float, g: int, alpha: float, tightest_at: int = TIGHTEST_AT
-) -> float:
+def asymptotic_sequence_margin(std_error: float, g: int, alpha: float, tightest_at: int = TIGHTEST_AT) -> float:
     """Half-width, after g clusters, of an asymptotic confidence sequence for any estimator here.
 
     sigma sqrt(2 (g rho^2 + 1) / (g^2 rho^2) log(sqrt(g rho^2 + 1) / alpha)), sigma = se sqrt(g), rho such

@@ -60,9 +60,7 @@ def simulate(
     rows = np.arange(n)
     reward = (rng.random(n) < expected[rows, action]).astype(float)
     policies = {"softmax": softmax(appeal, mask), "greedy": _greedy(appeal, mask), "logging": logging}
-    feedback = Feedback(
-        reward, action, logging[rows, action], policies[target], expected, mask, cluster, logging
-    )
+    feedback = Feedback(reward, action, logging[rows, action], policies[target], expected, mask, cluster, logging)
     return Simulation(feedback, features)
 
 

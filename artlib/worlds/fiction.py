@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from artlib import log as logs
+from artlib.data import History, Log, table
 from artlib.worlds import simulation
+from artlib.worlds.registry import World
 from artlib.worlds.simulation import ids
 
 # Share of a theme's scenes, and of the titles, that each split owns. Captions of validation and test titles are
@@ -53,8 +54,11 @@ class Text:
 def text() -> Text:
     """Read the themes and the shared words that the package ships."""
     folder = resources.files("artlib.worlds")
-    themes = [yaml.safe_load(path.read_text()) for path in sorted(folder.joinpath("themes").iterdir(), key=str)
-              if path.name.endswith(".yaml")]  # fmt: skip
+    themes = [
+        yaml.safe_load(path.read_text())
+        for path in sorted(folder.joinpath("themes").iterdir(), key=str)
+        if path.name.endswith(".yaml")
+    ]
     shared = yaml.safe_load(folder.joinpath("fiction.yaml").read_text())
     return Text(
         genres=[theme["genre"] for theme in themes],
@@ -87,7 +91,7 @@ def build(
     n_validation: int = 4000,
     n_test: int = 2000,
     seed: int = 0,
-) -> logs.Log:
+) -> Log:
     """Simulate a log.
 
     Args:
@@ -122,21 +126,32 @@ def build(
     mask = candidates >= 0
     truth = np.where(mask, world.play_probability(user, title, candidates), 0)
     asked = pa.table({"user_id": ids("u", user), "timestamp": pa.array(time, pa.timestamp("us", tz="UTC"))})
-    profile = logs.History(catalogue.titles, histories).genre_profile(asked)
+    profile = History(catalogue.titles, histories).genre_profile(asked)
 
     split = np.concatenate([np.full(n_train, ""), np.repeat(list(sizes), list(sizes.values()))])
-    tables, bandit = simulation.feedback(
-        ids("u", user), title, ids("t", np.arange(n_titles)), time, split, candidates, truth, profile,
-        n_artworks=len(catalogue.captions), rng=rng,
-    )  # fmt: skip
-    return logs.Log(
+    offers = simulation.Offers(
+        user_id=ids("u", user),
+        title=title,
+        title_ids=ids("t", np.arange(n_titles)),
+        time=time,
+        split=split,
+        candidates=candidates,
+        truth=truth,
+        profile=profile,
+        n_artworks=len(catalogue.captions),
+    )
+    tables, bandit = simulation.feedback(offers, rng)
+    return Log(
         titles=catalogue.titles,
-        artworks=logs.table("artworks", {
-            "artwork_id": ids("a", np.arange(len(catalogue.captions))),
-            "title_id": ids("t", catalogue.owner),
-            "caption": catalogue.captions,
-            "image": pa.nulls(len(catalogue.captions), pa.string()),
-        }),
+        artworks=table(
+            "artworks",
+            {
+                "artwork_id": ids("a", np.arange(len(catalogue.captions))),
+                "title_id": ids("t", catalogue.owner),
+                "caption": catalogue.captions,
+                "image": pa.nulls(len(catalogue.captions), pa.string()),
+            },
+        ),
         histories=histories,
         **tables,
         manifest={
@@ -147,7 +162,7 @@ def build(
             "production": {"exploration": bandit.exploration, "sharpness": bandit.sharpness},
             "licence": "Apache-2.0",
         },
-    )  # fmt: skip
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,13 +203,20 @@ def _catalogue(n_titles: int, rng: np.random.Generator) -> _Catalogue:
             for key, value in {"owner": title, "theme": theme, "actor": actor}.items():
                 rows[key].append(value)
         columns.append(_describe(own, cast[title], names, rng))
-    table = {key: [column[key] for column in columns] for key in columns[0]}
-    titles = logs.table("titles", {"title_id": ids("t", np.arange(n_titles)), **table})
+    described = {key: [column[key] for column in columns] for key in columns[0]}
+    titles = table("titles", {"title_id": ids("t", np.arange(n_titles)), **described})
     arrays = {key: np.array(value) for key, value in rows.items()}
     return _Catalogue(
-        titles, split, cold, themes, cast, artworks, captions=captions,
-        quality=rng.normal(0, QUALITY, len(captions)), **arrays,
-    )  # fmt: skip
+        titles,
+        split,
+        cold,
+        themes,
+        cast,
+        artworks,
+        captions=captions,
+        quality=rng.normal(0, QUALITY, len(captions)),
+        **arrays,
+    )
 
 
 def _split_titles(n_titles: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -325,9 +347,15 @@ def _histories(
     keep &= watched["time"] < np.where(last == 0, np.iinfo(np.int64).max, last)[watched["user"]]
     order = np.lexsort((watched["time"], watched["user"]))
     order = order[keep[order]]
-    return logs.table("histories", {
-        "user_id": ids("u", watched["user"][order]),
-        "title_id": ids("t", watched["title"][order]),
-        "timestamp": watched["time"][order],
-        "weight": np.round(watched["weight"][order], 3),
-    })  # fmt: skip
+    return table(
+        "histories",
+        {
+            "user_id": ids("u", watched["user"][order]),
+            "title_id": ids("t", watched["title"][order]),
+            "timestamp": watched["time"][order],
+            "weight": np.round(watched["weight"][order], 3),
+        },
+    )
+
+
+WORLD = World("fiction", build, read=shown, reason="this poster shows {}, as such films do", palette=palette)

@@ -14,10 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import scipy.sparse as sp
 
-from artlib import log as logs
-from artlib.log import LogError
+from artlib.data import History, Log, LogError, table
 from artlib.worlds import movielens_text as texts
 from artlib.worlds import simulation, sources, tmdb
+from artlib.worlds.registry import World
 from artlib.worlds.simulation import ids
 
 # Share of the ratings, by time, in each period. Time is cut once for everybody, as a production system would see it:
@@ -46,7 +46,7 @@ def build(
     n_test: int = 2000,
     n_users: int = 4000,
     seed: int = 0,
-) -> logs.Log:
+) -> Log:
     """Build the log. All sizes are the largest: with less data it takes what there is, and the manifest says so.
 
     Args:
@@ -83,19 +83,30 @@ def build(
     user_id = np.char.add("u", ratings["userId"].to_numpy()[chosen].astype(str))
     histories = _histories(ratings, titles, user, time)
     asked = pa.table({"user_id": user_id, "timestamp": pa.array(time, pa.timestamp("us", tz="UTC"))})
-    tables, bandit = simulation.feedback(
-        user_id, title, titles["title_id"].to_numpy().astype(str), time, split, candidates, truth,
-        profile=logs.History(titles, histories).genre_profile(asked), n_artworks=len(catalogue.captions), rng=rng,
-    )  # fmt: skip
+    offers = simulation.Offers(
+        user_id=user_id,
+        title=title,
+        title_ids=titles["title_id"].to_numpy().astype(str),
+        time=time,
+        split=split,
+        candidates=candidates,
+        truth=truth,
+        profile=History(titles, histories).genre_profile(asked),
+        n_artworks=len(catalogue.captions),
+    )
+    tables, bandit = simulation.feedback(offers, rng)
     taken = {name or "earlier": int((split == name).sum()) for name in sizes}
-    return logs.Log(
+    return Log(
         titles=titles,
-        artworks=logs.table("artworks", {
-            "artwork_id": ids("a", np.arange(len(catalogue.captions))),
-            "title_id": titles["title_id"].take(pa.array(catalogue.owner)),
-            "caption": catalogue.captions,
-            "image": pa.nulls(len(catalogue.captions), pa.string()),
-        }),
+        artworks=table(
+            "artworks",
+            {
+                "artwork_id": ids("a", np.arange(len(catalogue.captions))),
+                "title_id": titles["title_id"].take(pa.array(catalogue.owner)),
+                "caption": catalogue.captions,
+                "image": pa.nulls(len(catalogue.captions), pa.string()),
+            },
+        ),
         histories=histories,
         **tables,
         manifest={
@@ -109,7 +120,7 @@ def build(
             "licence": "MovieLens: GroupLens terms, research use, acknowledge; TMDB metadata: research use with "
             "attribution, not endorsed or certified by TMDB. Do not publish this log.",
         },
-    )  # fmt: skip
+    )
 
 
 def _read(folder: Path, n_users: int, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame, dict, list[str]]:
@@ -329,13 +340,16 @@ def _solve_base(logit: np.ndarray) -> float:
 
 
 def _titles(movies: pd.DataFrame) -> pa.Table:
-    return logs.table("titles", {
-        "title_id": np.char.add("m", movies["movieId"].to_numpy().astype(str)),
-        "name": movies["name"].tolist(),
-        "year": [None if pd.isna(year) else int(year) for year in movies["year"]],
-        "genres": movies["genres"].tolist(),
-        "synopsis": movies["overview"].tolist(),
-    })  # fmt: skip
+    return table(
+        "titles",
+        {
+            "title_id": np.char.add("m", movies["movieId"].to_numpy().astype(str)),
+            "name": movies["name"].tolist(),
+            "year": [None if pd.isna(year) else int(year) for year in movies["year"]],
+            "genres": movies["genres"].tolist(),
+            "synopsis": movies["overview"].tolist(),
+        },
+    )
 
 
 def _histories(ratings: pd.DataFrame, titles: pa.Table, user: np.ndarray, time: np.ndarray) -> pa.Table:
@@ -344,9 +358,15 @@ def _histories(ratings: pd.DataFrame, titles: pa.Table, user: np.ndarray, time: 
     np.maximum.at(last, user, time)
     kept = ratings[ratings["time"].to_numpy() < last[ratings["user"].to_numpy()]]
     kept = kept.sort_values(["user", "time"], kind="stable")
-    return logs.table("histories", {
-        "user_id": np.char.add("u", kept["userId"].to_numpy().astype(str)),
-        "title_id": titles["title_id"].take(pa.array(kept["title"].to_numpy())),
-        "timestamp": kept["time"].to_numpy(),
-        "weight": kept["rating"].to_numpy() / 5,
-    })  # fmt: skip
+    return table(
+        "histories",
+        {
+            "user_id": np.char.add("u", kept["userId"].to_numpy().astype(str)),
+            "title_id": titles["title_id"].take(pa.array(kept["title"].to_numpy())),
+            "timestamp": kept["time"].to_numpy(),
+            "weight": kept["rating"].to_numpy() / 5,
+        },
+    )
+
+
+WORLD = World("movielens", build, sources.folder, read=texts.shown, reason="this poster looks like such films, {}")

@@ -4,8 +4,6 @@ import dataclasses
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,20 +67,25 @@ def fit(
         regularisation: strength of the L2 penalty (an artwork shown a handful of times should say little).
         emphasis: factor on the profile, whose shares are small numbers, so that the penalty does not silence it.
     """
+    from sklearn.linear_model import LogisticRegression  # a second to import, for those who build a log only
+    from threadpoolctl import threadpool_limits
+
     profile = emphasis * profile
     n, genres = profile.shape
     rows = np.arange(n)
     one = np.ones(n)
     # An artwork without impressions keeps zero weights: a cold title is explored uniformly.
-    features = sp.hstack([
-        sp.csr_matrix((one, (rows, artwork)), shape=(n, n_artworks)),
-        sp.csr_matrix(
-            (profile.ravel(), (np.repeat(rows, genres), (artwork[:, None] * genres + np.arange(genres)).ravel())),
-            shape=(n, n_artworks * genres),
-        ),
-        sp.csr_matrix((one, (rows, title)), shape=(n, n_titles)),
-        sp.csr_matrix(profile),
-    ]).tocsr()  # fmt: skip
+    features = sp.hstack(
+        [
+            sp.csr_matrix((one, (rows, artwork)), shape=(n, n_artworks)),
+            sp.csr_matrix(
+                (profile.ravel(), (np.repeat(rows, genres), (artwork[:, None] * genres + np.arange(genres)).ravel())),
+                shape=(n, n_artworks * genres),
+            ),
+            sp.csr_matrix((one, (rows, title)), shape=(n, n_titles)),
+            sp.csr_matrix(profile),
+        ]
+    ).tocsr()
     features.eliminate_zeros()
     if len(np.unique(reward > 0)) < 2:
         raise ValueError("the earlier period has no plays or nothing but plays: make it longer")

@@ -1,27 +1,19 @@
 """The steps that simulated worlds share: show an earlier period at random, fit production on it, log the rest."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 
-from artlib import log as logs
+from artlib.data import table, unpad
 from artlib.worlds import production
 
 
-def feedback(
-    user_id: np.ndarray,
-    title: np.ndarray,
-    title_ids: np.ndarray,
-    time: np.ndarray,
-    split: np.ndarray,
-    candidates: np.ndarray,
-    truth: np.ndarray,
-    profile: np.ndarray,
-    n_artworks: int,
-    rng: np.random.Generator,
-) -> tuple[dict[str, pa.Table], production.Production]:
-    """Simulate what is shown and played. n impressions, K candidates, T titles, G genres.
+@dataclasses.dataclass(frozen=True)
+class Offers:
+    """n impressions before anything is shown, with K candidates at most. T titles, G genres.
 
-    Args:
+    Attributes:
         user_id: (n,) members.
         title: (n,) row in `title_ids`, which is (T,).
         time: (n,) microseconds since 1970.
@@ -30,50 +22,87 @@ def feedback(
         truth: (n, K) probability of a play, 0 where padded.
         profile: (n, G) member's genre profile at the impression.
         n_artworks: in the whole catalogue.
+    """
+
+    user_id: np.ndarray
+    title: np.ndarray
+    title_ids: np.ndarray
+    time: np.ndarray
+    split: np.ndarray
+    candidates: np.ndarray
+    truth: np.ndarray
+    profile: np.ndarray
+    n_artworks: int
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(n, K) True where there is a candidate."""
+        return self.candidates >= 0
+
+    @property
+    def early(self) -> np.ndarray:
+        """(n,) True in the earlier period."""
+        return self.split == ""
+
+
+def feedback(offers: Offers, rng: np.random.Generator) -> tuple[dict[str, pa.Table], production.Production]:
+    """Simulate what is shown and played.
+
+    The earlier period is shown uniformly at random; production learns from it and logs all the rest.
+
+    Args:
         rng: of what is shown and played.
 
     Returns:
         The log's tables earlier, impressions and truth; and the fitted production policy.
     """
-    mask = candidates >= 0
-    early = split == ""
-    # The earlier period was shown uniformly at random; production learns from it and logs all the rest.
+    early, mask = offers.early, offers.mask
     policy = mask / mask.sum(axis=1, keepdims=True)
-    shown, reward = _show(policy, truth, rng, early)
-    first = np.flatnonzero(early)
-    bandit = production.fit(
-        profile[first], title[first], candidates[first, shown[first]], reward[first],
-        n_titles=len(title_ids), n_artworks=n_artworks,
-    )  # fmt: skip
-    policy[~early] = bandit.probabilities(profile[~early], candidates[~early], mask[~early])
-    later_shown, later_reward = _show(policy, truth, rng, ~early)
-    shown, reward = np.where(early, shown, later_shown), np.where(early, reward, later_reward)
+    first = _show(policy, offers.truth, rng, early)
+    bandit = _fitted(offers, *first)
+    policy[~early] = bandit.probabilities(offers.profile[~early], offers.candidates[~early], mask[~early])
+    later = _show(policy, offers.truth, rng, ~early)
+    shown, reward = (np.where(early, before, after) for before, after in zip(first, later, strict=True))
+    return _tables(offers, policy, shown, reward), bandit
+
+
+def _fitted(offers: Offers, shown: np.ndarray, reward: np.ndarray) -> production.Production:
+    rows = np.flatnonzero(offers.early)
+    return production.fit(
+        offers.profile[rows],
+        offers.title[rows],
+        offers.candidates[rows, shown[rows]],
+        reward[rows],
+        n_titles=len(offers.title_ids),
+        n_artworks=offers.n_artworks,
+    )
+
+
+def _tables(offers: Offers, policy: np.ndarray, shown: np.ndarray, reward: np.ndarray) -> dict[str, pa.Table]:
+    """The log's tables, given (n, K) what the logging policy was, (n,) what was shown and (n,) what came of it."""
+    early = offers.early
     columns = {
         "impression_id": np.concatenate([ids("e", np.arange(early.sum())), ids("i", np.arange((~early).sum()))]),
-        "user_id": user_id,
-        "title_id": title_ids[title],
-        "timestamp": time,
+        "user_id": offers.user_id,
+        "title_id": offers.title_ids[offers.title],
+        "timestamp": offers.time,
         "shown": shown,
-        "propensity": policy[np.arange(len(title)), shown],
+        "propensity": policy[np.arange(len(shown)), shown],
         "reward": reward,
-        "split": split,
+        "split": offers.split,
     }
+    padded = {"candidates": ids("a", offers.candidates), "production": policy, "expected_reward": offers.truth}
 
     def rows(part: np.ndarray) -> dict:
-        lists = {
-            "candidates": logs.unpad(ids("a", candidates), mask & part[:, None]),
-            "production": logs.unpad(policy, mask & part[:, None]),
-            "expected_reward": logs.unpad(truth, mask & part[:, None]),
-        }
-        return {k: v[part] for k, v in columns.items()} | {k: v.filter(pa.array(part)) for k, v in lists.items()}
+        lists = {name: unpad(values[part], offers.mask[part]) for name, values in padded.items()}
+        return {name: values[part] for name, values in columns.items()} | lists
 
     later = rows(~early)
-    tables = {
-        "earlier": logs.table("earlier", rows(early)),
-        "impressions": logs.table("impressions", later),
-        "truth": logs.table("truth", later),
+    return {
+        "earlier": table("earlier", rows(early)),
+        "impressions": table("impressions", later),
+        "truth": table("truth", later),
     }
-    return tables, bandit
 
 
 def _show(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from artlib.log import LogError
+from artlib.data import LogError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,8 +73,14 @@ def read_dat(path: Path, columns: dict[str, str | type]) -> pd.DataFrame:
         raise LogError(f"{path} cannot be read ({error}); get the file anew") from None
     rows = [_decoded(line).split("::") for line in lines]
     counts = np.array([len(row) for row in rows])
-    check(path, ", ".join(columns), counts != len(columns), pd.Series(rows), f"has not {len(columns)} columns, "
-          "separated by ::", "get the file anew")  # fmt: skip
+    check(
+        path,
+        ", ".join(columns),
+        counts != len(columns),
+        pd.Series(rows),
+        f"has not {len(columns)} columns, separated by ::",
+        "get the file anew",
+    )
     frame = pd.DataFrame(rows, columns=list(columns), dtype=object).replace("", np.nan)
     for name, kind in columns.items():
         _check_numbers(path, name, frame[name], kind)

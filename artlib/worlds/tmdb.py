@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from artlib.log import LogError
+from artlib.data import LogError
 from artlib.worlds import sources
 
 IDS = ("id", "movie_id", "tmdbId", "tmdb_id")

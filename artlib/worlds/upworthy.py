@@ -13,15 +13,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from artlib import log as logs
-from artlib.log import LogError
+from artlib.data import SCHEMAS, Log, LogError, table, unpad
 from artlib.worlds import sources
+from artlib.worlds.registry import World
 
 TEXTS = ("headline", "lede", "excerpt")  # what tells packages apart, in the order in which it is put into captions
 COLUMNS = {
-    "clickability_test_id": str, "headline": str, "lede": str, "excerpt": str,
-    "test_week": "int64", "impressions": "float64", "clicks": "float64",
-}  # fmt: skip
+    "clickability_test_id": str,
+    "headline": str,
+    "lede": str,
+    "excerpt": str,
+    "test_week": "int64",
+    "impressions": "float64",
+    "clicks": "float64",
+}
 # The archive's authors advise against causal use of these weeks, in which arms were not evenly randomised.
 UNEVEN = (201325, 201402)
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}  # of the tests, by week
@@ -35,7 +40,7 @@ def build(
     n_test: int = 5000,
     viewers: int = 25,
     seed: int = 0,
-) -> logs.Log:
+) -> Log:
     """Build the log.
 
     Rows of train and validation: a group of `viewers` people who were shown the same package. The package is drawn by
@@ -74,21 +79,27 @@ def build(
     ]
     tests = packages.groupby("test", sort=False)
     title_id = np.char.add("w", np.array(list(tests.groups), dtype=str))
-    return logs.Log(
-        titles=logs.table("titles", {
-            "title_id": title_id,
-            "name": [f"Story {name[-7:]}" for name in title_id],
-            "year": (tests["week"].first() // 100).to_numpy(),
-            "genres": [[GENRE]] * len(title_id),
-            "synopsis": tests["synopsis"].first().tolist(),
-        }),
-        artworks=logs.table("artworks", {
-            "artwork_id": packages["artwork_id"].tolist(),
-            "title_id": np.char.add("w", packages["test"].to_numpy().astype(str)),
-            "caption": packages["caption"].tolist(),
-            "image": pa.nulls(len(packages), pa.string()),
-        }),
-        histories=logs.SCHEMAS["histories"].empty_table(),
+    return Log(
+        titles=table(
+            "titles",
+            {
+                "title_id": title_id,
+                "name": [f"Story {name[-7:]}" for name in title_id],
+                "year": (tests["week"].first() // 100).to_numpy(),
+                "genres": [[GENRE]] * len(title_id),
+                "synopsis": tests["synopsis"].first().tolist(),
+            },
+        ),
+        artworks=table(
+            "artworks",
+            {
+                "artwork_id": packages["artwork_id"].tolist(),
+                "title_id": np.char.add("w", packages["test"].to_numpy().astype(str)),
+                "caption": packages["caption"].tolist(),
+                "image": pa.nulls(len(packages), pa.string()),
+            },
+        ),
+        histories=SCHEMAS["histories"].empty_table(),
         **_tables(packages, pd.concat(parts, ignore_index=True)),
         manifest={
             "world": "upworthy",
@@ -101,7 +112,7 @@ def build(
             "rows": f"train, validation: {viewers} viewers of a package; test: each package once, propensity 1/K",
             "licence": "CC BY 4.0, Upworthy Research Archive, Matias, Munger, Aubin Le Quere, Ebersole 2021",
         },
-    )  # fmt: skip
+    )
 
 
 def _read(folder) -> tuple[pd.DataFrame, list[str]]:
@@ -116,10 +127,22 @@ def _read(folder) -> tuple[pd.DataFrame, list[str]]:
         rows = sources.read_csv(path, COLUMNS)
         shown, clicks, week = rows["impressions"], rows["clicks"], rows["test_week"]
         sources.check(path, "impressions", ~(shown > 0), shown, "is not above 0", "drop the row")
-        sources.check(path, "clicks", ~((clicks >= 0) & (clicks <= shown)), clicks,
-                      "is not between 0 and the impressions", "repair or drop the row")  # fmt: skip
-        sources.check(path, "test_week", ~week.mod(100).between(0, 53), week, "is not a year and week, as 201446",
-                      "repair or drop the row")  # fmt: skip
+        sources.check(
+            path,
+            "clicks",
+            ~((clicks >= 0) & (clicks <= shown)),
+            clicks,
+            "is not between 0 and the impressions",
+            "repair or drop the row",
+        )
+        sources.check(
+            path,
+            "test_week",
+            ~week.mod(100).between(0, 53),
+            week,
+            "is not a year and week, as 201446",
+            "repair or drop the row",
+        )
         for name in ("clickability_test_id", "headline"):
             sources.check(path, name, rows[name].isna(), rows[name], "is empty", "drop the row")
         parts.append(rows)
@@ -172,8 +195,10 @@ def _split(packages: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     packages = packages[~packages["test"].isin(again)].reset_index(drop=True)
     missing = [name for name in SHARES if name not in set(packages["split"])]
     if missing:
-        raise LogError(f"upworthy: no test is left for the split {missing[0]} ({packages['test'].nunique()} tests in "
-                       "all); take a file with more weeks")  # fmt: skip
+        raise LogError(
+            f"upworthy: no test is left for the split {missing[0]} ({packages['test'].nunique()} tests in "
+            "all); take a file with more weeks"
+        )
     packages["artwork_id"] = np.char.add("a", np.char.zfill(np.arange(len(packages)).astype(str), 6))
     packages["rate"] = packages["clicks"] / packages["impressions"]
     packages["share"] = packages["impressions"] / packages.groupby("test")["impressions"].transform("sum")
@@ -211,7 +236,7 @@ def _tables(packages: pd.DataFrame, rows: pd.DataFrame) -> dict[str, pa.Table]:
     offered = np.where(mask, first[of][:, None] + np.arange(k.max()), 0)
 
     def lists(name: str) -> pa.Array:
-        return logs.unpad(packages[name].to_numpy()[offered], mask)
+        return unpad(packages[name].to_numpy()[offered], mask)
 
     columns = {
         "impression_id": np.char.add("i", np.char.zfill(np.arange(len(rows)).astype(str), 6)),
@@ -226,10 +251,13 @@ def _tables(packages: pd.DataFrame, rows: pd.DataFrame) -> dict[str, pa.Table]:
         "split": packages["split"].to_numpy()[package],
         "expected_reward": lists("rate"),
     }
-    return {name: logs.table(name, columns) for name in ("impressions", "truth")}
+    return {name: table(name, columns) for name in ("impressions", "truth")}
 
 
 def _monday(week: int) -> int:
     """The Monday of a week such as 201446, in microseconds since 1970. Week 1 holds a year's first Monday (%W)."""
     monday = datetime.datetime.strptime(f"{week // 100} {week % 100} 1", "%Y %W %w").date()
     return (monday - datetime.date(1970, 1, 1)).days * 86_400_000_000
+
+
+WORLD = World("upworthy", build, sources.folder)

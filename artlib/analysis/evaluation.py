@@ -1,0 +1,244 @@
+"""What every policy is worth: the table evaluation.parquet, from the test impressions and the policies' answers."""
+
+import os
+
+import numpy as np
+import pandas as pd
+
+from artlib import files, ope
+from artlib.data import Log, contract
+from artlib.policies.baselines import popular_scores
+
+ESTIMATORS = ("ips", "snips", "dr")
+COLUMNS = [
+    "policy",
+    "slice",
+    "estimator",
+    "n",
+    "value",
+    "lower",
+    "upper",
+    "lift",
+    "lift_lower",
+    "lift_upper",
+    "ess",
+    "match_rate",
+    "true_value",
+    "p_value",
+    "p_holm",
+    "max_weight_share",
+    "mean_weight",
+    "verdict",
+]
+
+
+def slices(log: Log, test: Log) -> dict[str, np.ndarray]:
+    """Parts of the test split, (n,) masks: all, warm and cold titles, short and long histories.
+
+    A title is cold when it was neither shown in the earlier period nor is in training; a history is short when it
+    is no longer than the median.
+    """
+    cold = np.isin(
+        test.impressions["impression_id"].to_numpy(), log.impressions["impression_id"].to_numpy()[log.cold()]
+    )
+    start, stop = log.history.spans(test.impressions)
+    short = stop - start <= np.median(stop - start)
+    parts = {
+        "all": np.ones(len(cold), bool),
+        "warm titles": ~cold,
+        "cold titles": cold,
+        "short histories": short,
+        "long histories": ~short,
+    }
+    return {name: part for name, part in parts.items() if part.any()}
+
+
+def reward_model(log: Log, test: Log, policies: dict[str, np.ndarray], seed: int = 0) -> np.ndarray:
+    """(n, K) predicted reward of every candidate, for DR: logistic regression cross-fitted by user.
+
+    Features: what a system knows without the LLM: an artwork's past play rate and production's own preference.
+    """
+    arrays = test.arrays()
+    rate = np.where(arrays.mask, popular_scores(log, test), 0)
+    features = [rate, np.log(np.maximum(arrays.production, 1e-6))]
+    features += [policies[name] for name in ("text",) if name in policies]
+    folds = max(2, min(5, len(np.unique(arrays.user))))
+    return ope.cross_fit(
+        np.stack(features, axis=2), arrays.reward, arrays.shown, arrays.user, arrays.mask, folds=folds, seed=seed
+    )
+
+
+def feedbacks(
+    test: Log, policies: dict[str, np.ndarray], q_hat: np.ndarray | None, rows=slice(None), cluster: str = "user"
+) -> dict:
+    """Each policy's `ope.Feedback` on some rows of the test split, clustered by "user" or "title"."""
+    arrays = test.arrays()
+    return {
+        name: ope.Feedback(
+            reward=arrays.reward[rows],
+            action=arrays.shown[rows],
+            propensity=arrays.propensity[rows],
+            target=target[rows],
+            q_hat=None if q_hat is None else q_hat[rows],
+            mask=arrays.mask[rows],
+            cluster=getattr(arrays, cluster)[rows],
+        )
+        for name, target in policies.items()
+    }
+
+
+def evaluate(
+    log: Log, test: Log, policies: dict[str, np.ndarray], estimators=ESTIMATORS, n_bootstrap: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Estimate every policy's value and its lift over production, on every slice.
+
+    Args:
+        log: the whole log; test: the impressions that the policies were asked about.
+        policies: name -> (n, K); "production" among them.
+        estimators: names in `ope.ESTIMATORS`.
+        n_bootstrap: replicates, clustered by user, paired over policies.
+
+    Returns:
+        A row per policy, slice and estimator (`COLUMNS`). In simulated worlds there is also the estimator "truth":
+        the mean true expected reward of what the policy shows, with the sampling interval over the test users, and
+        every row carries it as `true_value`.
+    """
+    for warning in contract.other_order(test.impressions):
+        print(f"warning: {warning}")
+    q_hat = reward_model(log, test, policies, seed) if len(np.unique(test.arrays().user)) > 1 else None
+    if q_hat is None:
+        estimators = [name for name in estimators if name != "dr"]
+        print("warning: all test impressions are of one user: no DR, whose reward model is fitted on other users")
+    truth = test.expected_reward() if test.truth is not None else None
+    frames = []
+    for name, rows in slices(log, test).items():
+        frame = ope.compare(
+            feedbacks(test, policies, q_hat, rows), "production", list(estimators), n_bootstrap=n_bootstrap, seed=seed
+        )
+        if truth is not None:
+            # The direct method with the true rewards for a model: sum_k pi_k q_k, without any noise of rewards.
+            known = ope.compare(
+                feedbacks(test, policies, truth, rows), "production", "dm", n_bootstrap=n_bootstrap, seed=seed
+            ).assign(estimator="truth", verdict="ok: known truth")
+            frame = pd.concat([frame, known], ignore_index=True)
+            frame["true_value"] = frame["policy"].map(known.set_index("policy")["value"])
+        frames.append(frame.assign(slice=name))
+    return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def paired_lift(
+    test: Log,
+    policies: dict[str, np.ndarray],
+    baseline: str,
+    names: list[str],
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    cluster: str = "user",
+) -> pd.DataFrame:
+    """The lift in true value of some policies over a baseline, paired.
+
+    Args:
+        cluster: "user", for an interval that holds for other members and these titles, or "title", the reverse.
+    """
+    chosen = {name: policies[name] for name in [baseline, *names]}
+    return ope.compare(
+        feedbacks(test, chosen, test.expected_reward(), cluster=cluster),
+        baseline,
+        "dm",
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+    ).iloc[1:]
+
+
+def best_estimator(test: Log) -> str:
+    """What to go by: the truth where it is known, else SNIPS."""
+    return "truth" if test.truth is not None else "snips"
+
+
+def values(table: pd.DataFrame, estimator: str) -> pd.DataFrame:
+    """What every policy is worth on all test impressions by one estimator, the worst first."""
+    columns = [
+        "policy",
+        "estimator",
+        "n",
+        "value",
+        "lower",
+        "upper",
+        "lift",
+        "lift_lower",
+        "lift_upper",
+        "ess",
+        "match_rate",
+    ]
+    rows = table[(table["slice"] == "all") & (table["estimator"] == estimator)]
+    return rows.sort_values("value")[columns]
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """What the log alone says of the learned policies, and whether to believe it."""
+    columns = [
+        "policy",
+        "estimator",
+        "lift",
+        "lift_lower",
+        "lift_upper",
+        "p_holm",
+        "ess",
+        "max_weight_share",
+        "verdict",
+    ]
+    learned = table["policy"].str.startswith(("llm", "text")) & table["estimator"].isin(ESTIMATORS)
+    return table[(table["slice"] == "all") & learned][columns]
+
+
+def against(
+    test: Log, policies: dict[str, np.ndarray], names: list[str], n_bootstrap: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """The paired lifts in true value of some policies over each baseline, clustered by user and by title; empty where
+    the truth is not known."""
+    baselines = ("production", "llm-zero-shot", "popular", "text", "text-whole-log")
+    columns = ["policy", "baseline", "cluster", "lift", "lift_lower", "lift_upper"]
+    if test.truth is None:
+        return pd.DataFrame(columns=columns)
+    parts = [
+        paired_lift(test, policies, baseline, names, n_bootstrap, seed, cluster).assign(
+            baseline=baseline, cluster=cluster
+        )
+        for baseline in baselines
+        if baseline in policies
+        for cluster in ("user", "title")
+    ]
+    return pd.concat(parts)[columns].reset_index(drop=True)
+
+
+def power(
+    log: Log, test: Log, policies: dict[str, np.ndarray], name: str, lift: float, n: int, seed: int = 0
+) -> pd.DataFrame:
+    """Whether n impressions of a log like this could show a policy's lift over production: `ope.power`.
+
+    Returns:
+        A row an estimator; none where the log cannot say, and then `attrs["reason"]`.
+    """
+    arrays = test.arrays()
+    if len(np.unique(arrays.user)) > 1 and arrays.reward.any():
+        found = feedbacks(test, policies, reward_model(log, test, policies, seed))
+        return ope.power(found[name], found["production"], lift=lift, n=n, estimators=ESTIMATORS)
+    nothing = pd.DataFrame(columns=["estimator", "power", "impressions", "detectable_lift"])
+    nothing.attrs["reason"] = "it takes test impressions of several users, and a reward above 0 among them"
+    return nothing
+
+
+def power_in_words(table: pd.DataFrame, lift: float, n: int) -> str:
+    """What `power` says, a line of Markdown an estimator."""
+    lines = [
+        f"- {row.estimator}: {n:,} impressions would show a true lift of {lift:.0%} in {row.power:.0%} of experiments; "
+        f"it takes {row.impressions:,.0f} impressions, or a lift of {row.detectable_lift:.0%}"
+        for row in table.itertuples()
+    ]
+    return "\n".join(lines) or f"This log cannot say: {table.attrs['reason']}"
+
+
+def save(path: str | os.PathLike, table: pd.DataFrame) -> None:
+    """Write evaluation.parquet, whole or not at all."""
+    with files.replacing(path) as temporary:
+        table.to_parquet(temporary, index=False)

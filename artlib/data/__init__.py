@@ -1,0 +1,27 @@
+"""The Log: the one thing through which everything else meets.
+
+log.py the log in memory and on disk · contract.py what may be wrong or odd about one · history.py what members
+watched · columns.py Arrow columns as arrays · sampling.py which impressions to learn from.
+"""
+
+from artlib.data.columns import pad, unpad
+from artlib.data.contract import LogError
+from artlib.data.history import History, genre_matrix, genre_names
+from artlib.data.log import SCHEMAS, Arrays, Log, LogWarning, table
+from artlib.data.sampling import impressions, plays
+
+__all__ = [
+    "SCHEMAS",
+    "Arrays",
+    "History",
+    "Log",
+    "LogError",
+    "LogWarning",
+    "genre_matrix",
+    "genre_names",
+    "impressions",
+    "pad",
+    "plays",
+    "table",
+    "unpad",
+]

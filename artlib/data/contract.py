@@ -1,0 +1,472 @@
+"""What can be wrong with a log, and what is odd about it. Each check yields at most one line: the first row that it is
+about, and how many there are."""
+
+import datetime
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artlib import ArtlibError
+
+SPLITS = ("train", "validation", "test")
+# Probabilities come rounded: to four decimals, or as float32. The sum of K of them may be off by K times half of the
+# last decimal; what is off by less is taken as it is meant.
+TOLERANCE = 1e-4
+MOST_OFF = 0.01  # however many there are
+ROUNDING = 1e-6  # of float32, not worth a word
+# Beyond these, squares of importance weights and rewards leave float64, and `ope` refuses them.
+SMALLEST, LARGEST = 1e-50, 1e50
+FEW = 4  # impressions of a title by which one sees whether a policy personalises
+# Ways in which ids of one file and of another are the same and yet spelt differently, and what to do.
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "spaces around them": str.strip,
+    "capital and small letters": str.casefold,
+    "a trailing .0": lambda text: re.sub(r"\.0+$", "", text),
+    "leading zeros": lambda text: text.lstrip("0"),
+    "what stands around their digits": lambda text: re.sub(r"\D+", "", text.removesuffix(".0")).lstrip("0"),
+}
+_JOINERS = "\u200c\u200d"  # zero-width (non-)joiner: part of the spelling of Persian words and of emoji
+
+
+class LogError(ArtlibError, ValueError):
+    """A log that breaks its contract."""
+
+
+def find(tables: dict[str, pa.Table]) -> list[str]:
+    """The first fault of each kind in the tables of a log.
+
+    Args:
+        tables: by file name (see `log.SCHEMAS`), with the columns and types of the schemas.
+
+    Returns:
+        One line a kind: file, row (counting from 0), column, value, remedy. Empty for a valid log.
+    """
+    faults = [fault for name, table in tables.items() for fault in _nulls(name, table)]
+    if faults:  # the other checks read every value
+        return faults
+    return [
+        *_titles_and_artworks(tables["titles"], tables["artworks"]),
+        *_histories(tables),
+        *_feedback("impressions", tables),
+        *_production(tables["impressions"]),
+        *_splits(tables["impressions"]),
+        *(_earlier(tables) if "earlier" in tables else ()),
+        *(_truth(tables) if "truth" in tables else ()),
+    ]
+
+
+def warnings(tables: dict[str, pa.Table]) -> list[str]:
+    """What is odd about a valid log: what will not be judged, or hardly, and what is probably meant otherwise.
+
+    Args:
+        tables: as for `find`, of a log in which it finds nothing.
+
+    Returns:
+        One line a kind: file, column, how many rows, an example, what it means or what will be left out.
+    """
+    return [
+        *_hardly_any_history(tables),
+        *other_order(tables["impressions"]),
+        *_rounded(tables["impressions"]),
+        *_unjudged(tables["impressions"]),
+    ]
+
+
+def one_line(text: str) -> str:
+    """Text as models read it: on one line, without characters that nobody sees and that could pass for structure.
+
+    Control characters and white space become single spaces. Characters of formatting (soft hyphens, byte-order marks,
+    zero-width spaces, marks of direction) vanish: they show nothing, and a space in their place would cut a word in
+    two. Joiners stay inside words and emoji, which are spelt with them.
+    """
+    kept = (_visible(char) for char in text)
+    words = ("".join(kept)).split()
+    return " ".join(word for word in (word.strip(_JOINERS) for word in words) if word)
+
+
+def _visible(char: str) -> str:
+    if char.isprintable() or char in _JOINERS:
+        return char
+    return "" if unicodedata.category(char) == "Cf" else " "
+
+
+def _fault(file: str, column: str, bad: np.ndarray, values, wrong: str, remedy: str) -> Iterator[str]:
+    """Yield the fault of the first True row of `bad`, if there is one; `values` is indexed by row."""
+    bad = np.asarray(bad, dtype=bool)
+    if bad.any():
+        row = int(np.argmax(bad))
+        value = values[row]
+        value = value.as_py() if isinstance(value, pa.Scalar) else value
+        value = value.item() if isinstance(value, np.generic) else value
+        text = str(value) if isinstance(value, datetime.datetime) else repr(value)
+        text = text if len(text) <= 120 else text[:117] + "..."
+        more = f" (and {bad.sum() - 1:,} more rows)" if bad.sum() > 1 else ""
+        yield f"{file}.parquet row {row}, column {column}: {text} {wrong}{more}; {remedy}"
+
+
+def _nulls(name: str, table: pa.Table) -> Iterator[str]:
+    if not len(table) and name != "histories":
+        yield f"{name}.parquet has no rows; a log needs at least one"
+    for field in table.schema:
+        column = table[field.name]
+        if (name, field.name) not in {("titles", "year"), ("artworks", "image")}:
+            yield from _fault(name, field.name, pc.is_null(column).to_numpy(), column, "is null", "give a value")
+        if pa.types.is_list(field.type) and pc.list_flatten(column).null_count:
+            inside = pc.list_parent_indices(column).filter(pc.is_null(pc.list_flatten(column)))
+            bad = np.isin(np.arange(len(column)), inside.to_numpy())
+            yield from _fault(name, field.name, bad, column, "has a null in it", "give a value")
+
+
+def _duplicates(name: str, column: str, table: pa.Table) -> Iterator[str]:
+    bad = pd.Series(table[column].to_numpy()).duplicated().to_numpy()
+    yield from _fault(name, column, bad, table[column], "is there twice", "make ids unique")
+
+
+def _unknown(name: str, column: str, table: pa.Table, known: pa.ChunkedArray, file: str) -> Iterator[str]:
+    bad = ~pc.is_in(table[column], known.combine_chunks()).to_numpy()
+    remedy = "add it there or drop the row"
+    if bad.any():
+        remedy += _spelt_otherwise(table[column].filter(pa.array(bad)), known)
+    yield from _fault(name, column, bad, table[column], f"is not in {file}.parquet", remedy)
+
+
+def _spelt_otherwise(wanted: pa.ChunkedArray, known: pa.ChunkedArray) -> str:
+    """A remark if most of the wanted ids would be among the known ones but for their spelling; else nothing."""
+    wanted, known = (pc.unique(ids).slice(0, 100_000).to_pylist() for ids in (wanted, known))
+    for difference, plain in SPELLINGS.items():
+        there = {plain(text): text for text in known}
+        both = [(text, there[plain(text)]) for text in wanted if plain(text) and plain(text) in there]
+        if len(both) > len(wanted) / 2:
+            ours, theirs = both[0]
+            return f" (or spell ids alike: {ours!r} and {theirs!r} differ in {difference})"
+    return ""
+
+
+def _titles_and_artworks(titles: pa.Table, artworks: pa.Table) -> Iterator[str]:
+    yield from _duplicates("titles", "title_id", titles)
+    yield from _unreadable("titles", "name", titles, "name the title")
+    yield from _duplicates("artworks", "artwork_id", artworks)
+    yield from _unknown("artworks", "title_id", artworks, titles["title_id"], "titles")
+    yield from _unreadable("artworks", "caption", artworks, "describe the artwork in words")
+
+
+def _unreadable(name: str, column: str, table: pa.Table, remedy: str) -> Iterator[str]:
+    """Texts of which a model reads nothing."""
+    texts = table[column].to_pylist()
+    empty = np.array([not one_line(text) for text in texts], dtype=bool)
+    wrong = "is empty" if not empty.any() or not texts[int(np.argmax(empty))].strip() else "shows nothing to read"
+    yield from _fault(name, column, empty, table[column], wrong, remedy)
+
+
+def _histories(tables: dict[str, pa.Table]) -> Iterator[str]:
+    histories, impressions = tables["histories"], tables["impressions"]
+    yield from _unknown("histories", "title_id", histories, tables["titles"]["title_id"], "titles")
+    weight = histories["weight"].to_numpy()
+    yield from _fault(
+        "histories",
+        "weight",
+        ~((weight >= 0) & (weight <= 1)),
+        weight,
+        "is outside [0, 1]",
+        "scale the rating or watched fraction",
+    )
+    time = pc.cast(impressions["timestamp"], pa.int64()).to_numpy()
+    last = pd.Series(time).groupby(impressions["user_id"].to_numpy()).max()
+    last = last.reindex(histories["user_id"].to_numpy()).fillna(np.inf).to_numpy()
+    bad = pc.cast(histories["timestamp"], pa.int64()).to_numpy() >= last
+    yield from _fault(
+        "histories",
+        "timestamp",
+        bad,
+        histories["timestamp"],
+        "is at or after the user's last impression, so it lies in the future of all of them",
+        "keep only what came before",
+    )
+    there = _known_users(tables)
+    if len(histories) and not there.any():
+        remedy = "spell the ids of both files alike" + _spelt_otherwise(impressions["user_id"], histories["user_id"])
+        wrong = (
+            f"is, as every other user of the impressions, not in histories.parquet (its first is "
+            f"{histories['user_id'][0].as_py()!r})"
+        )
+        yield from _fault("impressions", "user_id", ~there, impressions["user_id"], wrong, remedy)
+
+
+def _known_users(tables: dict[str, pa.Table]) -> np.ndarray:
+    """(n,) True where the impression's user has watched anything, at whatever time."""
+    users = tables["histories"]["user_id"].combine_chunks()
+    return pc.is_in(tables["impressions"]["user_id"], users).to_numpy()
+
+
+def _hardly_any_history(tables: dict[str, pa.Table]) -> Iterator[str]:
+    histories, impressions = tables["histories"], tables["impressions"]
+    there = _known_users(tables)
+    if not len(histories):
+        yield "histories.parquet has no rows: policies know titles and artworks, but nothing of the members"
+    elif there.mean() < 0.05:
+        asked = impressions["user_id"].filter(pa.array(~there))
+        yield (
+            f"impressions.parquet, column user_id: only {there.sum():,} of {len(there):,} users are in "
+            f"histories.parquet ({asked[0].as_py()!r} is not; {histories['user_id'][0].as_py()!r} is its first)"
+            f"{_spelt_otherwise(asked, histories['user_id'])}; the others count as new"
+        )
+
+
+def other_order(impressions: pa.Table) -> Iterator[str]:
+    """A warning if propensities are not production's probability of what was shown."""
+    lengths = pc.list_value_length(impressions["production"]).to_numpy()
+    flat, first = pc.list_flatten(impressions["production"]).to_numpy(), np.cumsum(lengths) - lengths
+    shown, propensity = impressions["shown"].to_numpy(), impressions["propensity"].to_numpy()
+    close = np.abs(flat - np.repeat(propensity, lengths)) <= TOLERANCE + 1e-3 * flat
+    off = ~close[first + shown]
+    if not off.any():
+        return
+    elsewhere = np.add.reduceat(close, first) > 0
+    at_first = close[first]
+    row, n = int(np.argmax(off)), off.sum()
+    at_random = np.abs(propensity * lengths - 1) <= 1e-3
+    if at_random[off].mean() > 0.8:
+        yield (
+            f"impressions.parquet row {row}, column propensity: {propensity[row]:.6g} is not production[shown] = "
+            f"{flat[first[row] + shown[row]]:.6g} (in {n:,} of {len(off):,} rows), but that of a random choice: "
+            "production is then estimated like any other policy, and lifts are relative to that estimate"
+        )
+        return
+    if at_first[off].mean() > 0.8:
+        reason = "production seems to have the artwork that was shown first: bring it into the order of candidates"
+    elif elsewhere[off].mean() > 0.8:
+        reason = "it is that of another candidate: production is probably in another order (sorted?) than candidates"
+    else:
+        reason = (
+            "if another policy than production logged these rows, this is as it should be; else one of the two is wrong"
+        )
+    yield (
+        f"impressions.parquet row {row}, column propensity: {propensity[row]:.6g} is not production[shown] = "
+        f"{flat[first[row] + shown[row]]:.6g} (in {n:,} of {len(off):,} rows); {reason}. Lifts over production are as "
+        "wrong as production is"
+    )
+
+
+def _rounded(impressions: pa.Table) -> Iterator[str]:
+    propensity = impressions["propensity"].to_numpy()
+    lengths = pc.list_value_length(impressions["production"]).to_numpy()
+    flat = pc.list_flatten(impressions["production"]).to_numpy()
+    row = np.repeat(np.arange(len(impressions)), lengths)
+    total = np.bincount(row, weights=flat, minlength=len(impressions))
+    off = np.maximum(np.abs(total - 1), np.maximum(propensity - 1, 0))
+    if (off > ROUNDING).any():
+        yield (
+            f"impressions.parquet, columns production and propensity: {(off > ROUNDING).sum():,} rows are rounded "
+            f"(sums or values off by up to {off.max():.2g}); they are taken divided by their sum, and 1 at most"
+        )
+
+
+def _unjudged(impressions: pa.Table) -> Iterator[str]:
+    """What training or evaluation will miss."""
+    split, reward = impressions["split"].to_numpy().astype(str), impressions["reward"].to_numpy()
+    lacking = {
+        "train": "nothing can be learnt from it: 02_train_lora will stop",
+        "validation": "nothing can be chosen or calibrated by it: 02_train_lora will stop",
+        "test": "nothing can be judged: 03_evaluate will say no more than that",
+    }
+    for name, meaning in lacking.items():
+        here = split == name
+        if not here.any():
+            yield f"impressions.parquet, column split: no row is {name!r}; {meaning}"
+        elif not reward[here].any():
+            yield f"impressions.parquet, column reward: no row of {name} has a reward above 0 (yet); {meaning}"
+    test = impressions.filter(pa.array(split == "test"))
+    if not len(test):
+        return
+    users = len(pc.unique(test["user_id"]))
+    if users == 1:
+        yield (
+            f"impressions.parquet, column user_id: all test rows are of one user, {test['user_id'][0].as_py()!r}; "
+            "intervals are clustered by user, so there will be none, and no DR, whose reward model is fitted on others"
+        )
+    lengths = pc.list_value_length(test["candidates"]).to_numpy()
+    if (single := lengths == 1).any():
+        share = "all" if single.all() else f"{single.sum():,} of {len(single):,}"
+        yield (
+            f"impressions.parquet, column candidates: {share} test rows have one candidate; every policy shows it, so "
+            "they tell nothing apart"
+        )
+    counts = pc.value_counts(test["title_id"].combine_chunks()).field("counts").to_numpy()
+    if counts.max() < FEW:
+        yield (
+            f"impressions.parquet, column title_id: no title has {FEW} test rows; 04_analyze_errors cannot say whether "
+            "members get different artworks"
+        )
+
+
+def _feedback(name: str, tables: dict[str, pa.Table]) -> Iterator[str]:
+    table, artworks = tables[name], tables["artworks"]
+    yield from _duplicates(name, "impression_id", table)
+    yield from _unknown(name, "title_id", table, tables["titles"]["title_id"], "titles")
+    yield from _candidates(name, table, artworks)
+    lengths = pc.list_value_length(table["candidates"]).to_numpy()
+    shown = table["shown"].to_numpy()
+    yield from _fault(
+        name,
+        "shown",
+        (shown < 0) | (shown >= lengths),
+        shown,
+        "is not an index into candidates",
+        "count from 0 to the number of candidates less 1",
+    )
+    propensity = table["propensity"].to_numpy()
+    outside = ~((propensity >= SMALLEST) & (propensity <= 1 + TOLERANCE + ROUNDING))
+    yield from _fault(
+        name,
+        "propensity",
+        outside,
+        propensity,
+        "is outside (0, 1], or too small to divide by",
+        "log the probability with which the logging policy drew `shown`",
+    )
+    reward = table["reward"].to_numpy()
+    yield from _fault(
+        name,
+        "reward",
+        ~((reward >= 0) & (reward <= LARGEST)),
+        reward,
+        "is not a finite number of at least 0",
+        "repair it, or add one constant to all rewards (post-training weighs plays by them)",
+    )
+
+
+def _earlier(tables: dict[str, pa.Table]) -> Iterator[str]:
+    yield from _feedback("earlier", tables)
+    earlier, impressions = tables["earlier"], tables["impressions"]
+    first = pc.min(pc.cast(impressions["timestamp"], pa.int64())).as_py()
+    late = pc.cast(earlier["timestamp"], pa.int64()).to_numpy() >= first
+    yield from _fault(
+        "earlier",
+        "timestamp",
+        late,
+        earlier["timestamp"],
+        "is not before the first impression of the log",
+        "keep only what came before it",
+    )
+
+
+def _candidates(name: str, table: pa.Table, artworks: pa.Table) -> Iterator[str]:
+    column = table["candidates"]
+    lengths = pc.list_value_length(column).to_numpy()
+    yield from _fault(name, "candidates", lengths == 0, column, "has no candidate", "drop the row")
+    row = np.repeat(np.arange(len(table)), lengths)
+    flat = pc.list_flatten(column)
+    found = pc.fill_null(pc.index_in(flat, artworks["artwork_id"].combine_chunks()), -1).to_numpy()
+
+    def any_in_row(bad_candidate: np.ndarray) -> np.ndarray:
+        return np.bincount(row[bad_candidate], minlength=len(table)) > 0
+
+    yield from _fault(
+        name,
+        "candidates",
+        any_in_row(found < 0),
+        column,
+        "names an artwork not in artworks.parquet",
+        "add it there or drop it",
+    )
+    titles = pd.unique(artworks["title_id"].to_numpy())
+    owner = pd.Index(titles).get_indexer(artworks["title_id"].to_numpy())
+    asked = pd.Index(titles).get_indexer(table["title_id"].to_numpy())[row]
+    foreign = (found >= 0) & (owner[found] != asked) & (asked >= 0)
+    yield from _fault(
+        name,
+        "candidates",
+        any_in_row(foreign),
+        column,
+        "names an artwork of another title",
+        "offer only the title's own",
+    )
+    twice = pd.DataFrame({"row": row, "artwork": found}).duplicated().to_numpy() & (found >= 0)
+    yield from _fault(name, "candidates", any_in_row(twice), column, "names an artwork twice", "make it a set")
+
+
+def _production(impressions: pa.Table) -> Iterator[str]:
+    column = impressions["production"]
+    lengths = pc.list_value_length(column).to_numpy()
+    yield from _fault(
+        "impressions",
+        "production",
+        lengths != pc.list_value_length(impressions["candidates"]).to_numpy(),
+        column,
+        "is not as long as candidates",
+        "give one probability a candidate",
+    )
+    row = np.repeat(np.arange(len(impressions)), lengths)
+    flat = pc.list_flatten(column).to_numpy()
+    outside = np.bincount(row[~((flat >= 0) & (flat <= 1 + TOLERANCE + ROUNDING))], minlength=len(impressions)) > 0
+    yield from _fault(
+        "impressions", "production", outside, column, "holds a value outside [0, 1]", "give probabilities"
+    )
+    off = np.abs(np.bincount(row, weights=flat, minlength=len(impressions)) - 1)
+    off = off > np.clip(lengths * TOLERANCE / 2, TOLERANCE, MOST_OFF) + ROUNDING
+    yield from _fault("impressions", "production", off & ~outside, column, "does not sum to 1", "normalise the row")
+
+
+def _splits(impressions: pa.Table) -> Iterator[str]:
+    split = impressions["split"].to_numpy()
+    yield from _fault(
+        "impressions",
+        "split",
+        ~np.isin(split.astype(str), SPLITS),
+        split,
+        f"is not one of {', '.join(SPLITS)}",
+        "name the split",
+    )
+    pair = pd.MultiIndex.from_arrays([impressions["user_id"].to_numpy(), impressions["title_id"].to_numpy()])
+    for name, before in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        bad = (split == name) & pair.isin(pair[split == before])
+        yield from _fault(
+            "impressions",
+            "split",
+            bad,
+            pair,
+            f"(user, title) of a {name} impression is in {before} too",
+            "keep all impressions of a user-title pair in one split",
+        )
+
+
+def _truth(tables: dict[str, pa.Table]) -> Iterator[str]:
+    truth, impressions = tables["truth"], tables["impressions"]
+    yield from _duplicates("truth", "impression_id", truth)
+    yield from _unknown("truth", "impression_id", truth, impressions["impression_id"], "impressions")
+    order = pc.index_in(impressions["impression_id"], truth["impression_id"].combine_chunks())
+    missing = pc.is_null(order).to_numpy()
+    yield from _fault(
+        "impressions",
+        "impression_id",
+        missing,
+        impressions["impression_id"],
+        "is not in truth.parquet",
+        "give its expected rewards, or delete truth.parquet",
+    )
+    if missing.any():
+        return
+    values = truth["expected_reward"]
+    order = pc.index_in(truth["impression_id"], impressions["impression_id"].combine_chunks())
+    offered = impressions["candidates"].take(order)
+    lengths = pc.list_value_length(values).to_numpy()
+    bad = lengths != pc.list_value_length(offered).to_numpy(zero_copy_only=False)
+    yield from _fault(
+        "truth",
+        "expected_reward",
+        bad,
+        values,
+        "is not as long as the impression's candidates",
+        "give one value a candidate",
+    )
+    flat = pc.list_flatten(values).to_numpy()
+    row = np.repeat(np.arange(len(truth)), lengths)
+    bad = np.bincount(row[~((flat >= 0) & np.isfinite(flat))], minlength=len(truth)) > 0
+    yield from _fault(
+        "truth", "expected_reward", bad, values, "holds a value that is not a finite number of at least 0", "repair it"
+    )

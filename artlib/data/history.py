@@ -1,0 +1,78 @@
+"""What each member watched before an impression, and the genres of titles."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artlib.data.columns import codes
+
+
+class History:
+    """What each user watched, ready to be asked for what came strictly before an impression."""
+
+    def __init__(self, titles: pa.Table, histories: pa.Table):
+        user = histories["user_id"].to_numpy()
+        time = pc.cast(histories["timestamp"], pa.int64()).to_numpy()
+        self._users, user = np.unique(user, return_inverse=True)
+        self._times = np.unique(time)
+        key = self._key(user, np.searchsorted(self._times, time))
+        order = np.argsort(key, kind="stable")
+        self._sorted = key[order]
+        self._genres = genre_matrix(titles)
+        self.genres = genre_names(titles)
+        self.title = codes(titles["title_id"], histories["title_id"])[order]
+        self.weight = histories["weight"].to_numpy()[order]
+
+    @staticmethod
+    def _key(user: np.ndarray, time_rank: np.ndarray) -> np.ndarray:
+        return user.astype(np.int64) << 32 | time_rank
+
+    def spans(self, impressions: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """Where each impression's history lies: rows start to stop (exclusive) of `title` and `weight`, oldest first.
+
+        Args:
+            impressions: any table with user_id and timestamp, n rows.
+
+        Returns:
+            (n,) start and (n,) stop; equal where the user watched nothing before.
+        """
+        ids = impressions["user_id"].to_numpy()
+        user = np.searchsorted(self._users, ids)
+        known = np.isin(ids, self._users)
+        rank = np.searchsorted(self._times, pc.cast(impressions["timestamp"], pa.int64()).to_numpy())
+        start = np.searchsorted(self._sorted, self._key(user, np.zeros_like(rank)))
+        stop = np.searchsorted(self._sorted, self._key(user, rank))
+        return start, np.where(known, stop, start)
+
+    def genre_profile(self, impressions: pa.Table) -> np.ndarray:
+        """The share of each genre in what the user watched before, each title counted by its weight.
+
+        Returns:
+            (n, G) rows that sum to 1 (0 without history); genres in the order of `genre_names`.
+        """
+        start, stop = self.spans(impressions)
+        counts = np.vstack([np.zeros(self._genres.shape[1]), self._genres[self.title] * self.weight[:, None]])
+        np.cumsum(counts, axis=0, out=counts)
+        profile = np.maximum(counts[stop] - counts[start], 0)
+        return profile / np.maximum(profile.sum(axis=1, keepdims=True), 1e-12)
+
+    def favourites(self, impressions: pa.Table, n: int = 3) -> list[list[str]]:
+        """The names of each user's top genres at the impression, most first, at most n."""
+        names, profile = np.array(self.genres), self.genre_profile(impressions)
+        top = np.argsort(-profile, axis=1, kind="stable")[:, :n]
+        return [names[row[profile[i, row] > 0]].tolist() for i, row in enumerate(top)]
+
+
+def genre_names(titles: pa.Table) -> list[str]:
+    """All genres, sorted."""
+    return sorted(pc.unique(pc.list_flatten(titles["genres"])).to_pylist())
+
+
+def genre_matrix(titles: pa.Table) -> np.ndarray:
+    """(T, G) share of each genre in each title: 1 / number of its genres."""
+    names = {name: column for column, name in enumerate(genre_names(titles))}
+    matrix = np.zeros((len(titles), len(names)))
+    for row, genres in enumerate(titles["genres"].to_pylist()):
+        for genre in genres:
+            matrix[row, names[genre]] = 1 / len(genres)
+    return matrix

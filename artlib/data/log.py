@@ -1,0 +1,335 @@
+"""The Log: what was shown to whom with which probability, and what came of it.
+
+A log is a folder of Parquet files and a manifest. Everything else in artlib meets through it: worlds build one,
+policies read one, evaluation judges on one. `contract` holds the checks behind `Log.validate`.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from artlib import files
+from artlib.data import contract
+from artlib.data.columns import codes, pad
+from artlib.data.contract import SPLITS, LogError
+from artlib.data.history import History
+
+_TIME = pa.timestamp("us", tz="UTC")
+_FEEDBACK = [
+    pa.field("impression_id", pa.string(), nullable=False),
+    pa.field("user_id", pa.string(), nullable=False),
+    pa.field("title_id", pa.string(), nullable=False),
+    pa.field("timestamp", _TIME, nullable=False),
+    pa.field("candidates", pa.list_(pa.string()), nullable=False),
+    pa.field("shown", pa.int32(), nullable=False),
+    pa.field("propensity", pa.float64(), nullable=False),
+    pa.field("reward", pa.float64(), nullable=False),
+]
+SCHEMAS = {
+    "titles": pa.schema(
+        [
+            pa.field("title_id", pa.string(), nullable=False),
+            pa.field("name", pa.string(), nullable=False),
+            pa.field("year", pa.int32()),
+            pa.field("genres", pa.list_(pa.string()), nullable=False),
+            pa.field("synopsis", pa.string(), nullable=False),
+        ]
+    ),
+    "artworks": pa.schema(
+        [
+            pa.field("artwork_id", pa.string(), nullable=False),
+            pa.field("title_id", pa.string(), nullable=False),
+            pa.field("caption", pa.string(), nullable=False),
+            pa.field("image", pa.string()),
+        ]
+    ),
+    "histories": pa.schema(
+        [
+            pa.field("user_id", pa.string(), nullable=False),
+            pa.field("title_id", pa.string(), nullable=False),
+            pa.field("timestamp", _TIME, nullable=False),
+            pa.field("weight", pa.float64(), nullable=False),
+        ]
+    ),
+    "impressions": pa.schema(
+        [
+            *_FEEDBACK,
+            pa.field("production", pa.list_(pa.float64()), nullable=False),
+            pa.field("split", pa.string(), nullable=False),
+        ]
+    ),
+    # Optional: the period before the log, on which the production policy was fitted. It tells warm titles from cold.
+    "earlier": pa.schema(_FEEDBACK),
+    # Simulated worlds only.
+    "truth": pa.schema(
+        [
+            pa.field("impression_id", pa.string(), nullable=False),
+            pa.field("expected_reward", pa.list_(pa.float64()), nullable=False),
+        ]
+    ),
+}
+OPTIONAL = ("earlier", "truth")
+
+
+class LogWarning(UserWarning):
+    """Something odd about a valid log."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """The impressions of a log as arrays. n impressions, K the largest number of candidates.
+
+    Attributes:
+        candidates: (n, K) row of each candidate in `artworks`; -1 where padded.
+        mask: (n, K) True where there is a candidate.
+        shown: (n,) column of the artwork that was shown.
+        propensity: (n,) logging policy's probability of `shown`.
+        reward: (n,) observed reward, >= 0.
+        production: (n, K) the production policy's probabilities; 0 where padded; None for the earlier period.
+        user, title: (n,) integer codes; `title` is the row in `titles`.
+    """
+
+    candidates: np.ndarray
+    mask: np.ndarray
+    shown: np.ndarray
+    propensity: np.ndarray
+    reward: np.ndarray
+    production: np.ndarray | None
+    user: np.ndarray
+    title: np.ndarray
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if (values := getattr(self, field.name)) is not None:
+                values.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    @property
+    def shown_artwork(self) -> np.ndarray:
+        """(n,) row in `artworks` of what was shown."""
+        return self.candidates[np.arange(len(self)), self.shown]
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """A log in memory: one Arrow table a file (see `SCHEMAS`) and the manifest."""
+
+    titles: pa.Table
+    artworks: pa.Table
+    histories: pa.Table
+    impressions: pa.Table
+    manifest: dict
+    earlier: pa.Table | None = None
+    truth: pa.Table | None = None
+    # The history, once for a log and all its parts.
+    _shared: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, validate: bool = True) -> "Log":
+        """Read a log folder.
+
+        Args:
+            folder: holds titles, artworks, histories and impressions `.parquet`; earlier, truth and manifest.json
+                where there are any.
+            validate: check the whole contract (`Log.validate`), as anything not built by artlib should be, and warn of
+                what is odd (`Log.warnings`).
+
+        Raises:
+            LogError: a file or column is missing, of another type, differs from the manifest's checksum, or
+                breaks the contract; the message names file, row, column, value and remedy.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        tables = {}
+        for name, schema in SCHEMAS.items():
+            path = folder / f"{name}.parquet"
+            if path.exists():
+                recorded = manifest.get("files", {}).get(path.name, {}).get("sha256")
+                if recorded and recorded != files.sha256(path):
+                    raise LogError(
+                        f"{path}: its sha256 is not the one in manifest.json, so it changed after the log was "
+                        "written; build the log again, or delete manifest.json if the change is meant"
+                    )
+                tables[name] = _read_table(path, schema)
+            elif name not in OPTIONAL or path.name in manifest.get("files", {}):
+                raise LogError(f"{path} is missing; a log needs {', '.join(n for n in SCHEMAS if n not in OPTIONAL)}")
+        log = cls(manifest=manifest, **tables)
+        if validate:
+            log.validate(folder)
+            for line in log.warnings():
+                warnings.warn(f"{folder}: {line}", LogWarning, stacklevel=2)
+        return log
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write the log with a manifest of row counts and checksums; the folder appears whole or not at all."""
+        with files.replacing(folder) as temporary:
+            temporary.mkdir()
+            written = {}
+            for name, table in self.tables().items():
+                path = temporary / f"{name}.parquet"
+                pq.write_table(table, path, compression="zstd")
+                written[path.name] = {"rows": table.num_rows, "sha256": files.sha256(path)}
+            files.write_json(temporary / "manifest.json", {**self.manifest, "files": written})
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The tables that this log has, by name."""
+        return {name: table for name in SCHEMAS if (table := getattr(self, name)) is not None}
+
+    def validate(self, folder: str | os.PathLike = "") -> None:
+        """Check the whole contract.
+
+        Args:
+            folder: where the log lies, for the messages.
+
+        Raises:
+            LogError: the first faults of each kind, one a line, with file, row (from 0), column, value, remedy.
+        """
+        faults = contract.find(self.tables())
+        if faults:
+            where = f"{folder}: " if str(folder) else ""
+            raise LogError(f"{where}not a valid log\n" + "\n".join(f"- {fault}" for fault in faults))
+
+    def warnings(self) -> list[str]:
+        """What is odd about a valid log, a line each: what will not be judged, what is probably meant otherwise."""
+        return contract.warnings(self.tables())
+
+    def split(self, name: str) -> "Log":
+        """The same log with the impressions (and truth) of one split only."""
+        if name not in SPLITS:
+            raise LogError(f"split {name!r} is not one of {', '.join(SPLITS)}")
+        return self.take(np.flatnonzero(pc.equal(self.impressions["split"], name).to_numpy()))
+
+    def take(self, rows: np.ndarray) -> "Log":
+        """The same log with the impressions at the given row numbers only, in that order."""
+        impressions = self.impressions.take(pa.array(rows))
+        truth = self.truth
+        if truth is not None:
+            truth = truth.take(pc.index_in(impressions["impression_id"], truth["impression_id"]))
+        return dataclasses.replace(self, impressions=impressions, truth=truth)
+
+    def arrays(self, table: str = "impressions") -> Arrays:
+        """The impressions (or the `earlier` period) as padded arrays, which are made once and may not be changed."""
+        return self._impressions if table == "impressions" else self._earlier
+
+    @functools.cached_property
+    def _impressions(self) -> Arrays:
+        return self._padded(self.impressions, _distribution(pad(self.impressions["production"])[0]))
+
+    @functools.cached_property
+    def _earlier(self) -> Arrays:
+        return self._padded(self.earlier, None)
+
+    def _padded(self, rows: pa.Table, production: np.ndarray | None) -> Arrays:
+        candidates, mask = pad(rows["candidates"], codes(self.artworks["artwork_id"], rows["candidates"]), -1)
+        return Arrays(
+            candidates=candidates,
+            mask=mask,
+            shown=rows["shown"].to_numpy().astype(np.int64),
+            propensity=np.minimum(rows["propensity"].to_numpy(), 1),
+            reward=rows["reward"].to_numpy().copy(),
+            production=production,
+            user=pd.factorize(rows["user_id"].to_numpy())[0],
+            title=codes(self.titles["title_id"], rows["title_id"]),
+        )
+
+    @property
+    def history(self) -> History:
+        """What each user watched, made once for a log and all its parts."""
+        kept = self._shared.get("history")
+        if kept is None or kept[0] is not self.titles or kept[1] is not self.histories:
+            kept = self._shared["history"] = self.titles, self.histories, History(self.titles, self.histories)
+        return kept[2]
+
+    def expected_reward(self) -> np.ndarray:
+        """(n, K) true expected reward of every candidate; 0 where padded. Simulated worlds only."""
+        if self.truth is None:
+            raise LogError("this log has no truth.parquet: its world is not simulated, so true values are unknown")
+        order = pc.index_in(self.impressions["impression_id"], self.truth["impression_id"])
+        return pad(self.truth["expected_reward"].take(order))[0]
+
+    def cold(self) -> np.ndarray:
+        """(n,) True where the impression's title was neither shown in the earlier period nor is in training."""
+        seen = [self.impressions["title_id"].filter(pc.equal(self.impressions["split"], "train"))]
+        if self.earlier is not None:
+            seen.append(self.earlier["title_id"])
+        seen = pa.concat_arrays([chunk for column in seen for chunk in column.chunks] or [pa.array([], pa.string())])
+        return ~pc.is_in(self.impressions["title_id"], seen.unique()).to_numpy()
+
+
+def _distribution(rows: np.ndarray) -> np.ndarray:
+    """Rows divided by their sums where these are off by more than float32 rounds: written with a few decimals."""
+    total = rows.sum(axis=1, keepdims=True)
+    return np.where(np.abs(total - 1) > contract.ROUNDING, rows / total, rows)
+
+
+def table(name: str, columns: dict) -> pa.Table:
+    """An Arrow table of one of the log's files from columns (arrays, lists), cast to its schema."""
+    schema = SCHEMAS[name]
+    return pa.table({field.name: _column(columns[field.name]) for field in schema}).cast(schema)
+
+
+def _column(values) -> pa.Array:
+    return values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values)
+
+
+def _read_manifest(folder: Path) -> dict:
+    path = folder / "manifest.json"
+    if not folder.is_dir():
+        raise LogError(f"{folder} is not a folder; a log is a folder of Parquet files")
+    if not path.exists():
+        return {"world": "own"}
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise LogError(f"{path} is not JSON ({error}); build the log again, or delete it") from None
+    recorded = manifest.get("files", {}) if isinstance(manifest, dict) else None
+    if not isinstance(recorded, dict) or not all(isinstance(entry, dict) for entry in recorded.values()):
+        raise LogError(f"{path} is not a log's manifest, but another tool's; move it out of the folder")
+    return manifest
+
+
+def _refuse_float_ids(path: Path, field: pa.Field, column: pa.ChunkedArray) -> None:
+    """Ids that are floats would be written 2.0000000015e+10, and match those of no other file."""
+    texts, given = (kind.value_type if pa.types.is_list(kind) else kind for kind in (field.type, column.type))
+    if pa.types.is_string(texts) and (pa.types.is_floating(given) or pa.types.is_decimal(given)):
+        first = next((value for value in column.to_pylist() if value is not None), None)
+        raise LogError(
+            f"{path}, column {field.name}: type {column.type} (first value {first!r}); ids are strings or integers: a "
+            "column of integers in which some are missing becomes float in pandas; store it as Int64 or string"
+        )
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise LogError(f"{path} cannot be read as Parquet ({error}); write it again") from None
+    missing = [field.name for field in schema if field.name not in table.column_names]
+    if missing:
+        raise LogError(f"{path}: column {missing[0]} is missing; its columns must be {', '.join(schema.names)}")
+    columns = []
+    for field in schema:
+        column = table[field.name]
+        _refuse_float_ids(path, field, column)
+        if pa.types.is_timestamp(field.type) and not getattr(column.type, "tz", None):
+            raise LogError(f"{path}, column {field.name}: type {column.type} has no time zone; store UTC timestamps")
+        try:
+            columns.append(column.cast(field.type))
+        except pa.ArrowException as error:
+            raise LogError(
+                f"{path}, column {field.name}: type {column.type} cannot be read as {field.type} ({error}); "
+                f"store it as {field.type}"
+            ) from None
+    # A column that may not be null is checked by `contract`, which can name the row; Arrow would not.
+    return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))

@@ -1,0 +1,67 @@
+"""Is what is kept an answer to the same question? One rule for logs, adapters, reasons, answers and notebooks.
+
+A question is a mapping of all that decides its answer: settings, the code that computes it, what is read. It is kept
+beside the answer, which holds as long as the same question is asked. Where the question itself would take up too much
+room, its digest is kept instead.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+
+def changed(kept: Mapping | None, asked: Mapping, but: str = "") -> list[str]:
+    """In what the question that is asked differs from the one that was kept: names such as `settings.epochs`.
+
+    Args:
+        kept: the question that an answer was kept for, maybe with the answer beside it; None where there is none.
+        asked: the question now.
+        but: a name that decides nothing, such as the type of the numbers, which is the machine's affair.
+
+    Returns:
+        Empty if what is kept answers it.
+    """
+    names = []
+    for name, value in asked.items():
+        old = (kept or {}).get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            missing = [inner for inner in old.keys() - value.keys() if inner != but]
+            names += [f"{name}.{inner}" for inner in [*changed(old, value, but), *sorted(missing)]]
+        elif name != but and (kept is None or name not in kept or old != value):
+            names.append(name)
+    return names
+
+
+def digest(question: object) -> str:
+    """Return the SHA-256 of a question of plain values."""
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+
+
+def code(*parts: ModuleType | Path) -> str:
+    """Return the SHA-256 of what modules, packages or folders do: their syntax trees and the texts that they ship, so
+    that comments and docstrings do not count."""
+    found = hashlib.sha256()
+    for path in [path for part in parts for path in _sources(part)]:
+        text = path.read_text(encoding="utf-8")
+        found.update((_undocumented(text) if path.suffix == ".py" else text).encode())
+    return found.hexdigest()
+
+
+def _sources(part: ModuleType | Path) -> list[Path]:
+    path = part if isinstance(part, Path) else Path(str(part.__file__))
+    folder = path.parent if path.name == "__init__.py" else path
+    if not folder.is_dir():
+        return [path]
+    return sorted(inner for inner in folder.rglob("*") if inner.suffix in (".py", ".yaml"))
+
+
+def _undocumented(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+    return ast.dump(tree)

@@ -1,0 +1,36 @@
+"""From scores of candidates to probabilities."""
+
+import numpy as np
+import scipy.optimize
+
+
+def probabilities(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """softmax(scores / temperature) over each impression's candidates.
+
+    Args:
+        scores: (n, K), -inf where padded.
+
+    Returns:
+        (n, K) probabilities, 0 where padded.
+    """
+    z = scores / temperature
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(scores: np.ndarray, chosen: np.ndarray) -> float:
+    """The temperature under which softmax(scores / t) makes the chosen candidates most likely.
+
+    Args:
+        scores: (n, K), -inf where padded.
+        chosen: (n,) columns.
+    """
+    if scores.shape[1] < 2:
+        return 1.0
+
+    def loss(log_t: float) -> float:
+        z = scores / np.exp(log_t)
+        top = z.max(axis=1)
+        return float(np.mean(top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(z)), chosen]))
+
+    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-3, 6), method="bounded").x))

@@ -1,0 +1,253 @@
+"""The form `genre-likelihood`: whose fans does a picture appeal to? One pass of a poster does for all members."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import scipy.special
+import torch
+
+from artlib.lm.forward import MASKED_SCORE, leaf_log_probabilities, leaf_table
+from artlib.lm.prompts.text import PromptForm, Reader, leading_ids
+from artlib.lm.tree import Tree, collate_trees, lay_out
+
+SAMPLE = 32  # posters by which answers are calibrated
+PSEUDO_TITLES = 5.0  # of the average member's genres, added to what a member watched: a short history says little
+SHARPNESS = 0.5  # of a model's answers, which are too sure of themselves; chosen on the demo's validation plays
+PACKED = 256  # tokens of a sequence of several posters
+
+
+@dataclasses.dataclass(frozen=True)
+class GenrePrompt:
+    """One impression.
+
+    Attributes:
+        frame: token ids of what stands before every poster.
+        posters: token ids of each candidate's caption and what stands between it and the name of a genre; the same
+            list for the same artwork wherever it comes up, so that it need be read once only.
+        genres: token ids of every genre's name, of as many words as tell it from the others.
+        average: (G,) the share of each genre in what the average member watched, > 0.
+        affinity: (G,) how many times that is the share in what this member watched, shrunk by `PSEUDO_TITLES`, > 0.
+        sample: posters of the training split: what a model says of these tells what it says of any.
+    """
+
+    form: ClassVar[str] = "genre-likelihood"
+    frame: list[int]
+    posters: list[list[int]]
+    genres: list[list[int]]
+    average: np.ndarray
+    affinity: np.ndarray
+    sample: list[list[int]]
+
+    @property
+    def n_tokens(self) -> int:
+        """The length of the longest candidate's tree."""
+        return len(self.frame) + max(map(len, self.posters)) + sum(map(len, self.genres))
+
+
+class GenreReader(Reader):
+    """Takes all genres by their shares, and no titles: no budget for a member's summary is needed."""
+
+    def __init__(self, log, *arguments, **options):
+        super().__init__(log, *arguments, **options)
+        if not self._genres:
+            raise ValueError("the log's titles have no genres, by which members are told apart: use prompt=caption")
+        # Without chat markers: half of the tokens.
+        self._frame = [*leading_ids(self._tokenizer), *self._pieces.first("A film poster shows this:")]
+        self._after_poster = self._special("\nIt appeals to fans of")
+        self.genres = [self._encode(f" {name}") for name in shortest_unique_prefixes(self._genres)]
+        train = log.split("train") if len(log.split("train").impressions) else log
+        average = self._history.genre_profile(train.impressions).mean(axis=0)
+        self._average = 0.99 * average + 0.01 / len(average)  # no genre has no fans at all
+        arrays = train.arrays()
+        known = np.unique(arrays.candidates[arrays.mask])
+        self.sample = [self._artwork(k) for k in np.random.default_rng(0).permutation(known)[:SAMPLE]]
+
+    def _prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray) -> GenrePrompt:
+        n = len(watched) if profile.any() else 0  # titles without a genre say nothing
+        affinity = (n * profile / self._average + PSEUDO_TITLES) / (n + PSEUDO_TITLES)
+        posters = [self._artwork(k) for k in artworks]
+        return GenrePrompt(self._frame, posters, self.genres, self._average, affinity, self.sample)
+
+    def _encode_artwork(self, caption: str) -> list[int]:
+        return self._encode(f" {caption}") + self._after_poster
+
+
+def shortest_unique_prefixes(names: list[str]) -> list[str]:
+    """Each name's fewest leading words with which no other name begins; the whole name where there are none."""
+    words = [name.split() for name in names]
+
+    def shortest(i: int) -> list[str]:
+        lengths = range(1, len(words[i]))
+        unique = (n for n in lengths if sum(other[:n] == words[i][:n] for other in words) == 1)
+        return words[i][: next(unique, len(words[i]))]
+
+    return [" ".join(shortest(i)) for i in range(len(names))]
+
+
+def genre_tree(frame: list[int], posters: Sequence[Sequence[int]], genres: list[list[int]]) -> Tree:
+    """Several posters as roots, which share what stands before them, and the name of every genre as a leaf of each."""
+    return lay_out(frame, posters, genres)
+
+
+def packs(posters: Sequence[Sequence[int]], frame: list[int], genres: list[list[int]]) -> list[range]:
+    """Which posters, in their order, go into one sequence each.
+
+    They share the frame, which costs less, but look at each other in vain, which costs more: about `PACKED` tokens
+    are best for the embedded model.
+    """
+    leaves = sum(len(genre) - 1 for genre in genres)
+    found, first, used = [], 0, len(frame)
+    for number, poster in enumerate(posters):
+        if number > first and used + len(poster) + leaves > PACKED:
+            found.append(range(first, number))
+            first, used = number, len(frame)
+        used += len(poster) + leaves
+    return [*found, range(first, len(posters))] if len(posters) else []
+
+
+def unique_posters(prompts: Sequence[GenrePrompt]) -> tuple[list, np.ndarray, np.ndarray]:
+    """Each different poster once; (n, K) which of them each candidate is; (n, K) mask."""
+    numbers: dict[tuple, int] = {}
+    mask = np.arange(max(len(p.posters) for p in prompts)) < np.array([[len(p.posters)] for p in prompts])
+    poster = np.zeros(mask.shape, dtype=np.int64)
+    poster[mask] = [numbers.setdefault(tuple(ids), len(numbers)) for p in prompts for ids in p.posters]
+    return list(numbers), poster, mask
+
+
+def centred_profile(prompts: Sequence[GenrePrompt]) -> np.ndarray:
+    """(n, G) the share of each genre in what the member watched, less its share for the average member."""
+    return np.stack([p.average * (p.affinity - 1) for p in prompts])
+
+
+def likelihood_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """score(c) = sum_g (w_g - average_g) log p(g | c): what training maximises for the artwork that was played.
+
+    w_g is the share of genre g in what the member watched, shrunk as in `GenrePrompt`. This is query likelihood
+    (Ponte and Croft 1998), with the history for a query and the poster for a document, relative to an average history.
+    Decisions are taken by `mixture_scores`; but its gradient hardly reaches a genre that the model holds for
+    unlikely, while this one reaches all alike.
+
+    What the model says of a poster does not depend on the member, so that one forward pass of a poster does for all.
+
+    Args:
+        model: a causal LM, with or without adapters.
+        batch: from `GenreLikelihood.collate`.
+
+    Returns:
+        (n, K) scores in float32; `MASKED_SCORE` where padded.
+    """
+    genres = leaf_log_probabilities(model, batch).flatten(0, 1)
+    # Not genres[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
+    genres = genres.index_select(0, batch["poster"].flatten()).view(*batch["poster"].shape, -1)
+    scores = torch.einsum("nkg,ng->nk", genres, batch["profile"])
+    return scores.masked_fill(~batch["candidates"], MASKED_SCORE)
+
+
+def mixture_scores(genres: np.ndarray, usual: np.ndarray, poster: np.ndarray, affinity: np.ndarray) -> np.ndarray:
+    """score(c) = log sum_g p(g | c) a_g: the member's affinity to the genre that a picture appeals to, expected.
+
+    p(g | c) is the softmax over genres of SHARPNESS (log p(g | poster c) - usual_g). Taking off what the model says on
+    average is the batch calibration of Zhou et al. (2024): without it the genres whose names are likely words win
+    everywhere.
+
+    Args:
+        genres: (P, G) log-probability of each genre's name after each poster.
+        usual: (G,) the same, averaged over a sample of posters.
+        poster: (n, K) which poster each candidate is.
+        affinity: (n, G) how many times as much of each genre the member watched as the average member.
+
+    Returns:
+        (n, K) scores.
+    """
+    p = scipy.special.softmax(SHARPNESS * (genres - usual), axis=1)
+    return np.log(np.einsum("nkg,ng->nk", p[poster], affinity))
+
+
+def genre_table(
+    model, posters: Sequence[Sequence[int]], frame: list[int], genres: list[list[int]], batch_tokens: int = 2048
+) -> np.ndarray:
+    """(P, G) log-probability of each genre's name after each poster, several posters a sequence.
+
+    Args:
+        posters, frame, genres: as in `GenrePrompt`.
+    """
+    order = np.argsort([-len(poster) for poster in posters], kind="stable")  # so that sequences are of one length
+    packed = packs([posters[i] for i in order], frame, genres)
+    members = [[posters[order[i]] for i in pack] for pack in packed]
+    leaves = sum(len(genre) - 1 for genre in genres)
+    table = leaf_table(
+        model,
+        [functools.partial(genre_tree, frame, pack, genres) for pack in members],
+        [len(frame) + sum(len(poster) + leaves for poster in pack) for pack in members],
+        (max(map(len, packed)), len(genres)),
+        batch_tokens,
+        "posters",
+    )
+    found = np.empty((len(posters), len(genres)))
+    found[order] = np.concatenate([table[row, : len(pack)] for row, pack in enumerate(packed)])
+    return found
+
+
+class GenreLikelihood(PromptForm):
+    name = "genre-likelihood"
+    meaning = (
+        "the model reads a poster and says whose fans it appeals to; a choice weighs that by the member's affinities"
+    )
+    reader = GenreReader
+    by_title = True
+
+    def decode(self, prompt: GenrePrompt, tokenizer) -> str:
+        order = np.argsort(-prompt.affinity, kind="stable")
+        names = [f"{tokenizer.decode(prompt.genres[g])} (x{prompt.affinity[g]:.1f})" for g in order]
+        shown = [*names[:3], " ...", *names[-2:]] if len(names) > 5 else names
+        return f"{tokenizer.decode(prompt.frame + prompt.posters[0])} ... [{','.join(shown)}]"
+
+    def tree(self, prompt: GenrePrompt) -> Tree:
+        """Two of its posters, as they are packed."""
+        return genre_tree(prompt.frame, prompt.posters[:2], prompt.genres)
+
+    def collate(self, prompts: Sequence[GenrePrompt], orders=None) -> dict[str, torch.Tensor]:
+        posters, poster, mask = unique_posters(prompts)
+        frame, genres = prompts[0].frame, prompts[0].genres
+        packed = packs(posters, frame, genres)
+        batch = collate_trees([genre_tree(frame, [posters[i] for i in pack], genres) for pack in packed])
+        most = max(map(len, packed))
+        place = np.array([row * most + i - pack.start for row, pack in enumerate(packed) for i in pack])
+        profile = centred_profile(prompts).astype(np.float32)
+        more = {"poster": place[poster], "profile": profile, "candidates": mask}
+        return batch | {key: torch.from_numpy(value) for key, value in more.items()}
+
+    def candidate_scores(self, model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return likelihood_scores(model, batch)
+
+    def score(self, model, prompts: Sequence[GenrePrompt], batch_tokens: int) -> np.ndarray:
+        return self._deciding(model, prompts, *self._answers(model, prompts, batch_tokens), batch_tokens)
+
+    def score_as_trained(self, model, prompts, orders, batch_tokens: int) -> np.ndarray:
+        return self._as_trained(prompts, *self._answers(model, prompts, batch_tokens))
+
+    def score_both_ways(self, model, prompts, orders, batch_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+        answers = self._answers(model, prompts, batch_tokens)
+        return self._as_trained(prompts, *answers), self._deciding(model, prompts, *answers, batch_tokens)
+
+    @staticmethod
+    def _answers(model, prompts: Sequence[GenrePrompt], batch_tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the model says of each poster, once: (P, G); (n, K) which poster each candidate is; (n, K) mask."""
+        posters, poster, mask = unique_posters(prompts)
+        return genre_table(model, posters, prompts[0].frame, prompts[0].genres, batch_tokens), poster, mask
+
+    @staticmethod
+    def _as_trained(prompts: Sequence[GenrePrompt], genres, poster, mask) -> np.ndarray:
+        return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], centred_profile(prompts)), -np.inf)
+
+    @staticmethod
+    def _deciding(model, prompts: Sequence[GenrePrompt], genres, poster, mask, batch_tokens) -> np.ndarray:
+        first, affinity = prompts[0], np.stack([p.affinity for p in prompts])
+        usual = genre_table(model, first.sample, first.frame, first.genres, batch_tokens).mean(axis=0)
+        return np.where(mask, mixture_scores(genres, usual, poster, affinity), -np.inf)
+
+
+FORM = GenreLikelihood()

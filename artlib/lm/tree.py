@@ -1,0 +1,115 @@
+"""Prompts laid out as trees: one sequence in which several continuations share what stands before them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """A prompt laid out as one sequence: a trunk, R roots that grow from it, and L leaves on each root.
+
+    Texts of the same trunk and root are computed once for all their leaves. A leaf's last token is predicted, never
+    read, and so is not in the sequence. n tokens in S segments; m tokens to predict.
+
+    Attributes:
+        ids, position, segment: (n,) token, its position counted along its own branch, its segment.
+        visible: (S, S) True where segment i may look at segment j: itself and its ancestors.
+        source: (m,) the token whose output predicts each token of a leaf.
+        target: (m,) the token to predict.
+        leaf: (m,) which leaf it belongs to: 0 .. L-1 on the first root, L .. 2L-1 on the second.
+        n_roots, n_leaves: R and L.
+    """
+
+    ids: np.ndarray
+    position: np.ndarray
+    segment: np.ndarray
+    visible: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    leaf: np.ndarray
+    n_roots: int
+    n_leaves: int
+
+
+def lay_out(trunk: Sequence[int], roots: Sequence[Sequence[int]], leaves: Sequence[list[int]]) -> Tree:
+    """A tree of token ids: after the trunk every root, and after every root every leaf."""
+    segments, parents = [trunk], [-1]
+    for root in roots:
+        parents += [0] + [len(segments)] * len(leaves)
+        segments += [root, *(leaf[:-1] for leaf in leaves)]
+    lengths = np.array([len(segment) for segment in segments])
+    begin = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    depth = np.zeros(len(segments), dtype=int)  # position of a segment's first token
+    visible = np.eye(len(segments), dtype=bool)
+    source, target = [], []
+    for s in range(1, len(segments)):
+        depth[s] = depth[parents[s]] + lengths[parents[s]]
+        visible[s] |= visible[parents[s]]
+        if parents[s] > 0:
+            leaf = leaves[s - parents[s] - 1]
+            end_of_root = begin[parents[s]] + lengths[parents[s]] - 1
+            source += [end_of_root, *range(begin[s], begin[s] + len(leaf) - 1)]
+            target += leaf
+    segment = np.repeat(np.arange(len(segments)), lengths)
+    number = np.repeat(np.arange(len(roots) * len(leaves)), [len(leaf) for leaf in leaves] * len(roots))
+    return Tree(
+        ids=np.array([token for segment in segments for token in segment]),
+        position=depth[segment] + np.arange(len(segment)) - begin[segment],
+        segment=segment,
+        visible=visible,
+        source=np.array(source),
+        target=np.array(target),
+        leaf=number,
+        n_roots=len(roots),
+        n_leaves=len(leaves),
+    )
+
+
+def collate_trees(trees: Sequence[Tree]) -> dict[str, torch.Tensor]:
+    """A batch of B trees, padded to T tokens, R roots and L leaves on each.
+
+    Returns:
+        input_ids, position_ids: (B, T).
+        attention_mask: (B, 1, T, T) True where a token may look: at earlier tokens of its own branch. A padding
+            token sees itself, since a softmax over nothing is NaN.
+        source: (U,) different tokens of the flattened (B * T) that predict something, padded with 0.
+        row, target, leaf: (M,) place in `source` and, as in `Tree`, token to predict and place in (B * R * L).
+        roots: (B, R) True where there is a root; leaves: (B, L) True where there is a leaf.
+    """
+    counts = np.array([t.n_leaves for t in trees])
+    width, most, n_roots = bucket(max(len(t.ids) for t in trees)), counts.max(), max(t.n_roots for t in trees)
+    ids, position = np.zeros((2, len(trees), width), dtype=np.int64)
+    mask = np.zeros((len(trees), 1, width, width), dtype=bool)
+    mask[:, 0] = np.eye(width, dtype=bool)
+    causal = np.tri(width, dtype=bool)
+    for b, t in enumerate(trees):
+        n = len(t.ids)
+        ids[b, :n], position[b, :n] = t.ids, t.position
+        mask[b, 0, :n, :n] = t.visible[np.ix_(t.segment, t.segment)] & causal[:n, :n]
+    leaf = [(n_roots * b + t.leaf // t.n_leaves) * most + t.leaf % t.n_leaves for b, t in enumerate(trees)]
+    # Leaves of a root begin after the same token: its output goes through the LM head once.
+    source, row = np.unique(np.concatenate([b * width + t.source for b, t in enumerate(trees)]), return_inverse=True)
+    batch = {
+        "input_ids": ids,
+        "position_ids": position,
+        "attention_mask": mask,
+        "source": np.pad(source, (0, bucket(len(source)) - len(source))),
+        "row": row,
+        "target": np.concatenate([t.target for t in trees]),
+        "leaf": np.concatenate(leaf),
+        "roots": np.arange(n_roots) < np.array([[t.n_roots] for t in trees]),
+        "leaves": np.arange(most) < counts[:, None],
+    }
+    return {key: torch.from_numpy(value) for key, value in batch.items()}
+
+
+def bucket(length: int) -> int:
+    """The length to pad to: a multiple of 16, 32 or 64 that adds, to 64 tokens or more, a quarter at most.
+
+    On a CPU, oneDNN compiles its kernels anew for every new shape, which takes longer than the work itself.
+    """
+    multiple = min(64, max(16, 2 ** (length.bit_length() - 3)))
+    return -(-length // multiple) * multiple

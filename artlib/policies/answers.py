@@ -1,0 +1,236 @@
+"""Policies asked about the test split: what they would show, written beside the question that they answered."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from artlib import data, files, fingerprint, policies
+from artlib.data import Log, LogError, pad, unpad
+from artlib.lm import machine
+from artlib.lm.calibration import fit_temperature, probabilities
+from artlib.policies.baselines import greedy, oracle, popular_scores, uniform
+from artlib.policies.llm import llm_scores
+from artlib.policies.text import caption_embeddings, text_scores
+from artlib.posttrain import adapters
+from artlib.posttrain.settings import Settings
+
+
+def ask(
+    log: Log,
+    folder: str | os.PathLike,
+    settings: Settings,
+    trained: dict[str, Path],
+    most: int = 0,
+    deterministic: bool = True,
+    report: Callable[[str], None] = print,
+) -> Log:
+    """Ask every policy about the test split and write its answers; those written for the same by the same code are
+    kept.
+
+    Args:
+        folder: `policies/` of a run.
+        settings: of the zero-shot LLM, and which plays the text baseline learns from.
+        trained: policy name -> adapter folder; each is asked as it was trained.
+        most: so many test impressions at most, the first in time; 0 for all.
+        deterministic: learned policies show their best candidate; else they draw from their choice probabilities.
+        report: told what is being done.
+
+    Returns:
+        The test split that was asked about.
+    """
+    session = _Session.open(log, Path(folder), settings, most, deterministic, report)
+    session.ask_baselines()
+    session.ask_text()
+    session.ask_zero_shot(trained)
+    for name, adapter in trained.items():
+        session.ask_adapter(name, adapter)
+    session.forget_adapters_but(trained)
+    return session.test
+
+
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """What is asked, and what was asked before.
+
+    Attributes:
+        asked: policy name -> the question that its file answers.
+        common: what all questions share.
+    """
+
+    log: Log
+    folder: Path
+    settings: Settings
+    test: Log
+    validation: Log
+    deterministic: bool
+    report: Callable[[str], None]
+    asked: dict
+    common: dict
+
+    @classmethod
+    def open(cls, log: Log, folder: Path, settings: Settings, most: int, deterministic: bool, report) -> "_Session":
+        test = first_in_time(log.split("test"), most)
+        validation = data.plays(log, "validation", settings.max_validation, settings.seed)
+        common = {
+            "log": log.manifest.get("files"),
+            "most": most,
+            "deterministic": deterministic,
+            "code": [adapters.code(), fingerprint.code(policies)],
+            "validation": [settings.max_validation, settings.seed],
+            "dtype": machine.resolve(settings.dtype),
+        }
+        asked = files.read_json(folder / "fingerprint.json") or {}
+        return cls(log, folder, settings, test, validation, deterministic, report, asked, common)
+
+    def ask_baselines(self) -> None:
+        """Those that are computed in no time: nothing of them is kept."""
+        save(self.folder, "random", self.test, uniform(self.test))
+        save(self.folder, "production", self.test, self.test.arrays().production)
+        save(self.folder, "popular", self.test, greedy(popular_scores(self.log, self.test)))
+        if self.test.truth is not None:
+            save(self.folder, "oracle", self.test, oracle(self.test))
+        else:
+            files.discard(self.folder / "oracle.parquet")  # of an earlier log of the run
+
+    def ask_text(self) -> None:
+        """The text baseline with as many plays as the LLM may have, and with all of the log, where those are more."""
+        plays = data.plays(self.log, "train", None, self.settings.seed)
+        parts = [part.arrays() for part in (plays, self.validation, self.test)]
+        artworks = np.unique(np.concatenate([part.candidates[part.mask] for part in parts]))
+        embeddings = functools.cache(lambda: caption_embeddings(self.log, artworks, self.settings))
+        sizes = {"text": self.settings.max_examples, "text-whole-log": len(plays.impressions)}
+        if self.settings.max_examples >= sizes["text-whole-log"]:  # they would be the same
+            files.discard(self.folder / "text-whole-log.parquet")
+            del sizes["text-whole-log"]
+        for name, most in sizes.items():
+            some = plays.take(np.arange(min(most, len(plays.impressions))))
+
+            def scores(part: Log, some: Log = some) -> np.ndarray:
+                return text_scores(self.log, part, embeddings(), some, self.validation)
+
+            self._ask(name, {"base": self.settings.base, "plays": most}, scores)
+
+    def ask_zero_shot(self, trained: dict[str, Path]) -> None:
+        """The bare model, asked as the adapter of the same settings was, whatever the chat template writes today."""
+        own = dataclasses.asdict(self.settings)
+        trainings = [files.read_json(adapter / "training.json") for adapter in trained.values()]
+        twin = next((training for training in trainings if training["settings"] == own), {})
+        question = {"settings": {k: v for k, v in own.items() if k != adapters.NUMBERS}, "frame": twin.get("frame")}
+        scores = functools.partial(llm_scores, self.log, settings=self.settings, adapter=None, frame=twin.get("frame"))
+        self._ask("llm-zero-shot", question, scores, twin.get("zero_shot_temperature"))
+
+    def ask_adapter(self, name: str, adapter: Path) -> None:
+        """A post-trained model, asked as it was trained."""
+        training, own = files.read_json(adapter / "training.json"), adapters.settings_of(adapter)
+        then, now = training["machine"]["dtype"], machine.resolve(own.dtype)
+        if then != now:
+            self.report(
+                f"{name} was trained in {then} and is asked in {now}, this machine's type: scores differ a little"
+            )
+        scores = functools.partial(llm_scores, self.log, settings=own, adapter=adapter, frame=training["frame"])
+        self._ask(name, {"adapter": files.sha256(adapter / "training.json")}, scores, training["temperature"])
+
+    def forget_adapters_but(self, trained: dict[str, Path]) -> None:
+        """Remove answers of adapters that the run no longer has."""
+        for path in self.folder.glob("llm-*.parquet"):
+            if path.stem not in trained and path.stem != "llm-zero-shot":
+                files.discard(path)
+
+    def _ask(
+        self, name: str, question: dict, scores: Callable[[Log], np.ndarray], temperature: float | None = None
+    ) -> None:
+        """Ask a learned policy, unless its answers to the same question are kept.
+
+        Args:
+            scores: (n, K) of a log's impressions.
+            temperature: that makes them probabilities; fitted on the validation plays without it.
+        """
+        question = self.common | question
+        path = self.folder / f"{name}.parquet"
+        if path.exists() and not fingerprint.changed(self.asked.get(name), question):
+            return
+        self.report(f"{name} ...")
+        found = scores(self.test)
+        if temperature is None:
+            temperature = fit_temperature(scores(self.validation), self.validation.arrays().shown)
+        choice = probabilities(found, temperature)
+        files.discard(path)  # never beside the key of another question
+        self.asked[name] = question
+        files.write_json(self.folder / "fingerprint.json", self.asked)
+        save(self.folder, name, self.test, greedy(found) if self.deterministic else choice, choice)
+
+
+def first_in_time(part: Log, most: int = 0) -> Log:
+    """The earliest impressions of a part of a log, in the order of its rows; all of them if `most` is 0.
+
+    Raises:
+        LogError: it has none.
+    """
+    if not len(part.impressions):
+        raise LogError("the log has no impressions in its test split: there is nothing to ask policies about")
+    time = pc.cast(part.impressions["timestamp"], pa.int64()).to_numpy()
+    return part.take(np.sort(np.argsort(time, kind="stable")[: most or len(time)]))
+
+
+def asked_about(path: str | os.PathLike, log: Log) -> Log:
+    """The impressions of a log that the policy in a file was asked about, in the order of the log's rows."""
+    ids = pq.read_table(path, columns=["impression_id"])["impression_id"].combine_chunks()
+    return log.take(np.flatnonzero(pc.is_in(log.impressions["impression_id"], ids).to_numpy()))
+
+
+def save(folder: str | os.PathLike, name: str, log: Log, policy: np.ndarray, choice: np.ndarray | None = None) -> None:
+    """Write `policies/NAME.parquet`: impression_id, probabilities, and choice where the policy has one.
+
+    Args:
+        log: whose impressions the policy was asked about.
+        policy: (n, K) with which probability it shows each candidate.
+        choice: (n, K) how likely it thinks each candidate the one to be played; None where it does not say.
+    """
+    mask = log.arrays().mask
+    columns = {"impression_id": log.impressions["impression_id"], "probabilities": unpad(policy, mask)}
+    if choice is not None:
+        columns["choice"] = unpad(choice, mask)
+    with files.replacing(Path(folder) / f"{name}.parquet") as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def read(folder: str | os.PathLike, log: Log, column: str = "probabilities") -> dict[str, np.ndarray]:
+    """Read the policies of a folder for a log's impressions: name -> (n, K), where they have the column.
+
+    Raises:
+        LogError: a file lacks an impression, has other candidates, or is by an adapter that was trained anew since.
+    """
+    found = {}
+    mask = log.arrays().mask
+    asked = files.read_json(Path(folder) / "fingerprint.json") or {}
+    for path in sorted(Path(folder).glob("*.parquet")):
+        table = pq.read_table(path)
+        if column not in table.column_names:
+            continue
+        if outdated := _outdated(path, asked.get(path.stem, {}), log):
+            raise LogError(f"{path} {outdated}; run 03_evaluate again")
+        order = pc.index_in(log.impressions["impression_id"], table["impression_id"].combine_chunks())
+        if order.null_count:
+            raise LogError(f"{path} lacks some of the impressions; run 03_evaluate again")
+        values, given = pad(table[column].take(order))
+        if not np.array_equal(given, mask):
+            raise LogError(f"{path} is for other candidates than the log's; run 03_evaluate again")
+        found[path.stem] = values
+    return found
+
+
+def _outdated(path: Path, asked: dict, log: Log) -> str | None:
+    """Why answers are not this run's: notebooks may be opened in any order."""
+    if asked and asked["log"] != log.manifest.get("files"):
+        return "is about another log"
+    training = path.parents[1] / "adapters" / path.stem.removeprefix("llm-") / "training.json"
+    if "adapter" in asked and training.exists() and files.sha256(training) != asked["adapter"]:
+        return f"is by an earlier adapter than {training.parent}"
+    return None

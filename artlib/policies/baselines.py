@@ -1,0 +1,44 @@
+"""Policies that read no caption: random, popular, and in simulated worlds the oracle."""
+
+import numpy as np
+
+from artlib.data import Log
+
+PRIOR_SHOWN = 20.0  # impressions' worth of the average play rate that every artwork starts with
+
+
+def uniform(log: Log) -> np.ndarray:
+    """(n, K) the same probability for every candidate."""
+    mask = log.arrays().mask
+    return mask / mask.sum(axis=1, keepdims=True)
+
+
+def greedy(scores: np.ndarray) -> np.ndarray:
+    """(n, K) all probability on the best candidate; ties share it."""
+    best = scores == scores.max(axis=1, keepdims=True)
+    return best / best.sum(axis=1, keepdims=True)
+
+
+def popular_scores(log: Log, impressions: Log) -> np.ndarray:
+    """The play rate of each candidate in the earlier period and the training split, for whoever watches.
+
+    Inverse propensities correct for what the logging policy preferred to show; rates are shrunk to the average.
+
+    Returns:
+        (n, K) smoothed rates; -inf where padded. Candidates never shown get the average.
+    """
+    parts = [log.split("train").arrays()] + ([log.arrays("earlier")] if log.earlier is not None else [])
+    artwork = np.concatenate([part.shown_artwork for part in parts])
+    reward = np.concatenate([part.reward for part in parts])
+    weight = np.concatenate([1 / (part.propensity * part.mask.sum(axis=1)) for part in parts])
+    shown = np.bincount(artwork, weights=weight, minlength=len(log.artworks))
+    played = np.bincount(artwork, weights=weight * reward, minlength=len(log.artworks))
+    average = np.average(reward, weights=weight)
+    rate = (played + PRIOR_SHOWN * average) / (shown + PRIOR_SHOWN)
+    arrays = impressions.arrays()
+    return np.where(arrays.mask, rate[arrays.candidates], -np.inf)
+
+
+def oracle(log: Log) -> np.ndarray:
+    """(n, K) always the candidate with the largest true expected reward. Simulated worlds only."""
+    return greedy(np.where(log.arrays().mask, log.expected_reward(), -np.inf))

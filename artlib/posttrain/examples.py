@@ -1,0 +1,117 @@
+"""What is learnt from: impressions as prompts, with what was shown and what came of it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from artlib import data, ope
+from artlib.data import Arrays, Log
+from artlib.lm import prompts
+from artlib.lm.prompts import Prompt, Reader
+from artlib.lm.prompts.label import LABELS
+from artlib.posttrain import teacher
+from artlib.posttrain.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """n impressions to learn from.
+
+    Attributes:
+        prompts: what the model reads of each.
+        arrays: what was shown and what came of it.
+        reference: (n, K) scores of the model that training began from; None where the objective needs none.
+        q_hat: (n, K) predicted rewards; likewise.
+        answers: reasoned answers; likewise.
+        orders: for questions with letters, the candidate under each letter in training.
+    """
+
+    prompts: list[Prompt]
+    arrays: Arrays
+    reference: np.ndarray | None = None
+    q_hat: np.ndarray | None = None
+    answers: list[list[int]] | None = None
+    orders: list[np.ndarray] | None = None
+
+    def items(self) -> list[np.ndarray]:
+        """Rows that go through the model together: those of a title, where they share what is read."""
+        if not prompts.form_of(self.prompts).by_title:
+            return [np.array([row]) for row in range(len(self.prompts))]
+        order = np.argsort(self.arrays.title, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(self.arrays.title[order])) + 1)
+        return sorted(groups, key=lambda rows: rows.min())  # the examples' own random order, not the titles'
+
+
+def reader_for(log: Log, tokenizer, settings: Settings, frame: Sequence[str] | None = None) -> Reader:
+    """The reader that training and scoring share; for an adapter, give its `adapters.frame_of`."""
+    return prompts.find(settings.prompt).reader(
+        log, tokenizer, settings.history_tokens, settings.max_tokens, settings.n_genres, settings.n_recent, frame
+    )
+
+
+def make(
+    log: Log, reader: Reader, settings: Settings, reasons: Path, ask: bool
+) -> tuple[Examples, Examples, dict | None]:
+    """What to learn from, what to validate on, and the teacher's counts.
+
+    Args:
+        reasons: the file of a teacher's answers.
+        ask: whether the teacher may be asked for more than is there.
+    """
+    choose = data.impressions if settings.all_impressions else data.plays
+    parts = (
+        choose(log, "train", settings.max_examples, settings.seed),
+        data.plays(log, "validation", settings.max_validation, settings.seed),
+    )
+    made = [_examples(part, reader, settings.seed) for part in parts]
+    if not prompts.find(settings.prompt).written:
+        return *made, None
+    (train, counts), (validation, _) = (
+        _with_reasons(part, examples, reader, settings, reasons, ask)
+        for part, examples in zip(parts, made, strict=True)
+    )
+    return train, validation, counts
+
+
+def _examples(part: Log, reader: Reader, seed: int) -> Examples:
+    """What there is to learn from; options with letters get a random order each, the same in every epoch."""
+    questions, rng = reader.read(part), np.random.default_rng(seed)
+    lettered = prompts.form_of(questions).lettered
+    orders = [rng.permutation(len(question.options)) for question in questions] if lettered else None
+    return Examples(questions, part.arrays(), orders=orders)
+
+
+def _with_reasons(
+    part: Log, examples: Examples, reader: Reader, settings: Settings, reasons: Path, ask: bool
+) -> tuple[Examples, dict]:
+    """The examples for which the teacher has a usable reason, and the teacher's counts."""
+    shown, orders = examples.arrays.shown, examples.orders
+    questions = [
+        teacher.Question(i, reader.question(prompt, order), LABELS[int(np.flatnonzero(order == shown[i])[0])])
+        for i, (prompt, order) in enumerate(zip(examples.prompts, orders, strict=True))
+    ]
+    source = teacher.make(settings.teacher, settings.teacher_model, part, settings.dtype)
+    texts, counts = teacher.write(questions, source, reasons, ask)
+    answers = {i: reader.completion(text) for i, text in texts.items()}
+    rows = np.array([i for i in sorted(answers) if len(answers[i]) <= settings.max_new_tokens], dtype=int)
+    if len(rows) < len(answers):
+        counts["faults"]["longer than max_new_tokens"] = len(answers) - len(rows)
+    counts["usable"] = len(rows)
+    if not len(rows):
+        raise ValueError(f"the teacher {source.name} gave no usable reason for {len(questions)} plays: {counts}")
+    kept = Examples(
+        [examples.prompts[i] for i in rows],
+        part.take(rows).arrays(),
+        answers=[answers[i] for i in rows],
+        orders=[orders[i] for i in rows],
+    )
+    return kept, {"name": source.name, **counts}
+
+
+def predicted_rewards(train: Examples, seed: int) -> np.ndarray:
+    """(n, K) rewards predicted from what production prefers, cross-fitted by user: the q_hat of doubly robust."""
+    arrays = train.arrays
+    features = np.log(np.maximum(arrays.production, 1e-6))[:, :, None]
+    return ope.cross_fit(features, arrays.reward, arrays.shown, arrays.user, arrays.mask, seed=seed)

@@ -1,0 +1,68 @@
+"""What a world is, and which there are: every module of this folder that has a `WORLD`, and what was registered."""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+
+from artlib.data import Log, LogError
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Something that builds a log.
+
+    Attributes:
+        name: as the parameter `world` has it.
+        build: makes the log; takes those of the parameters data, n_users, n_titles, n_train, n_validation, n_test and
+            seed that it has use for, by name.
+        source: the folder of the source data for the parameter `data`; None for a world that reads none.
+        read: caption -> the genre it leans to, and the detail that gives it away; LookupError for other captions. Only
+            worlds that compose captions know; without it, the teacher "world" has no reasons.
+        reason: how a reason puts that detail, with {} in its place.
+        palette: caption -> hex colours of the picture that it describes; empty where it names none.
+    """
+
+    name: str
+    build: Callable[..., Log]
+    source: Callable[[str], Path] | None = None
+    read: Callable[[str], tuple[str, str]] | None = None
+    reason: str = ""
+    palette: Callable[[str], list[str]] | None = None
+
+
+_REGISTERED: dict[str, World] = {}
+
+
+def register(world: World) -> World:
+    """Add a world that is not in this folder, for the time of this process."""
+    _REGISTERED[world.name] = world
+    return world
+
+
+def known() -> dict[str, World]:
+    """All worlds, by name."""
+    return _in_this_folder() | _REGISTERED
+
+
+def find(name: str) -> World:
+    """The world of a name.
+
+    Raises:
+        LogError: there is none.
+    """
+    if name not in known():
+        near = difflib.get_close_matches(name, known(), n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise LogError(f"world {name!r} is not one of {', '.join(known())}{hint}")
+    return known()[name]
+
+
+@functools.cache
+def _in_this_folder() -> dict[str, World]:
+    names = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    modules = (importlib.import_module(f"artlib.worlds.{name}") for name in names)
+    return {world.name: world for module in modules if (world := getattr(module, "WORLD", None))}

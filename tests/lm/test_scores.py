@@ -1,0 +1,321 @@
+"""Scores: a tree of captions in one pass gives what separate passes give, whatever the batch or the order."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from made_models import small_model
+
+from artlib.lm import calibration, embedded, forward, model, prompts
+from artlib.lm.prompts import genre_likelihood, label, reasoned
+from artlib.lm.prompts.caption import BOTH, CaptionPrompt, tree
+from artlib.lm.prompts.label import LabelPrompt
+from artlib.lm.unsloth import ModelError
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return model.load(embedded.TINY, dtype="float32", max_tokens=8192)
+
+
+@pytest.fixture(scope="module")
+def captions(small_log, tiny):
+    return prompts.reader(small_log, tiny[1], "caption", max_tokens=8192).read(small_log.take(np.arange(12)))
+
+
+@pytest.fixture(scope="module")
+def posters(small_log, tiny):
+    return prompts.reader(small_log, tiny[1], "genre-likelihood", max_tokens=8192).read(small_log.take(np.arange(12)))
+
+
+@pytest.fixture(scope="module")
+def questions(small_log, tiny):
+    return prompts.reader(small_log, tiny[1], "label", max_tokens=8192).read(small_log.take(np.arange(6)))
+
+
+def log_probability(language_model, prefix: list[int], caption: list[int]) -> float:
+    """log p(caption | prefix) by one plain forward pass."""
+    return log_probabilities(language_model, prefix, [caption])[0]
+
+
+def log_probabilities(language_model, prefix: list[int], continuations: list[list[int]]) -> list[float]:
+    """log p(continuation | prefix) of each, one sequence each in a plain batch, padded on the right."""
+    import torch
+
+    width = max(map(len, continuations))
+    ids = torch.tensor([prefix + text + [0] * (width - len(text)) for text in continuations])
+    with torch.inference_mode():
+        logits = language_model(input_ids=ids).logits[:, len(prefix) - 1 :].log_softmax(-1)
+    return [float(sum(row[i, t] for i, t in enumerate(text))) for row, text in zip(logits, continuations, strict=True)]
+
+
+def test_tree_scores_equal_separate_full_forward_passes(tiny, captions):
+    language_model = tiny[0]
+    found = prompts.score(language_model, captions[:4])
+    for row, prompt in enumerate(captions[:4]):
+        for k, caption in enumerate(prompt.captions):
+            member = log_probability(language_model, prompt.trunk + prompt.member, caption)
+            general = log_probability(language_model, prompt.trunk + prompt.general, caption)
+            assert found[row, k] == pytest.approx(member - general, abs=1e-4 * max(1, abs(member)) ** 0.5)
+
+
+def test_genre_likelihoods_equal_separate_full_forward_passes(tiny, posters):
+    language_model = tiny[0]
+    trained, decisive = prompts.score_both_ways(language_model, posters[:3])
+    np.testing.assert_array_equal(trained, prompts.score_as_trained(language_model, posters[:3]))
+    np.testing.assert_array_equal(decisive, prompts.score(language_model, posters[:3]))
+
+    def answers(given: list) -> np.ndarray:
+        frame, genres = posters[0].frame, posters[0].genres
+        return np.array([log_probabilities(language_model, frame + ids, genres) for ids in given])
+
+    usual = answers(posters[0].sample).mean(axis=0)
+    assert np.ptp(usual) > 0.1
+    for row, prompt in enumerate(posters[:3]):
+        assert np.ptp(prompt.affinity) > 0.1
+        for k, logs in enumerate(answers(prompt.posters)):
+            assert trained[row, k] == pytest.approx(prompt.average * (prompt.affinity - 1) @ logs, abs=1e-3)
+            p = np.exp(genre_likelihood.SHARPNESS * (logs - usual))
+            assert decisive[row, k] == pytest.approx(np.log(p / p.sum() @ prompt.affinity), abs=1e-3)
+
+
+CLASSES = {
+    "llama": {},
+    "mistral": {},
+    "qwen2": {},
+    "qwen3": {},
+    "phi3": {},
+    "smollm3": {},
+    "olmo2": {},
+    "gpt2": {},
+    "gpt_neox": {},
+    "phi": {},  # the last with a bias of the head
+    "granite": {"logits_scaling": 8.0},
+    "cohere": {"logit_scale": 0.25},
+    "hyperclovax": {"logits_scaling": 8.0},
+    "gemma2": {"head_dim": 8, "final_logit_softcapping": 2.0},
+    "gpt_oss": {"num_local_experts": 4},
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_class_scores_as_its_own_forward_pass(kind):
+    """Whatever it does after its head: captions and genres in a tree, letters in padded questions."""
+    import torch
+
+    language_model = small_model(kind, **CLASSES[kind])
+    rng = np.random.default_rng(1)
+
+    def ids(n: int) -> list[int]:
+        return rng.integers(1, 300, n).tolist()
+
+    caption = CaptionPrompt(ids(9), ids(3), ids(12), [ids(6), ids(1), ids(4)])
+    with torch.inference_mode():
+        found = forward.leaf_log_probabilities(language_model, prompts.collate([caption]))[0].numpy()
+    for row, root in zip(found, (caption.general, caption.member), strict=True):
+        expected = [log_probability(language_model, caption.trunk + root, leaf) for leaf in caption.captions]
+        np.testing.assert_allclose(row, expected, atol=1e-4, rtol=1e-5)
+    frame, posters, genres = ids(4), [ids(11), ids(7)], [ids(2), ids(1), ids(3)]
+    table = genre_likelihood.genre_table(language_model, posters, frame, genres)
+    expected = [[log_probability(language_model, frame + poster, genre) for genre in genres] for poster in posters]
+    np.testing.assert_allclose(table, expected, atol=1e-4, rtol=1e-5)
+    lines = [LabelPrompt(ids(n), [ids(4), ids(2)], [[7], [8]], ids(3), [11, 12]) for n in (20, 5)]
+    with torch.inference_mode():
+        labels = label.label_scores(language_model, prompts.collate(lines)).numpy()
+        for row, line in zip(labels, lines, strict=True):
+            plain = language_model(input_ids=torch.tensor([line.ids(np.arange(2))])).logits[0, -1]
+            np.testing.assert_allclose(row, plain[[11, 12]].log_softmax(0).numpy(), atol=1e-4)
+
+
+def test_a_class_scales_its_gradient_as_its_scores():
+    """Training sees what scoring sees: log-probabilities by a scale of 8 have another gradient than raw ones."""
+    import torch
+
+    language_model = small_model("granite", logits_scaling=8.0)
+    prompt = CaptionPrompt([5, 6, 7], [8], [9, 10], [[11, 12], [13]])
+    forward.leaf_log_probabilities(language_model, prompts.collate([prompt]))[0, 1, 0].backward()
+    found = language_model.lm_head.weight.grad.clone()
+    language_model.zero_grad()
+    logits = language_model(input_ids=torch.tensor([[5, 6, 7, 9, 10, 11, 12]])).logits[0].log_softmax(-1)
+    (logits[4, 11] + logits[5, 12]).backward()
+    torch.testing.assert_close(found, language_model.lm_head.weight.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ignored", ["attention_mask", "position_ids"])
+def test_a_model_that_ignores_the_tree_is_refused_by_name(ignored):
+    language_model = small_model("llama")
+
+    class Careless(type(language_model)):
+        def forward(self, **inputs):
+            return super().forward(**{name: value for name, value in inputs.items() if name != ignored})
+
+    language_model.__class__ = Careless
+    prompt = CaptionPrompt([5, 6, 7], [8], [9, 10], [[11, 12], [13]])
+    with pytest.raises(ModelError, match="Careless takes no tree of texts in one pass: .* use another base"):
+        prompts.score(language_model, [prompt])
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mpt"])
+def test_a_class_that_reads_no_trees_is_refused_by_name(kind):
+    language_model = small_model(kind)
+    with pytest.raises(ModelError, match=f"{type(language_model).__name__} (cannot be scored|takes no tree)"):
+        genre_likelihood.genre_table(language_model, [[6, 7]], [5], [[8], [9]])
+
+
+def test_a_text_longer_than_the_models_window_is_refused():
+    language_model = small_model("gemma2", head_dim=8, sliding_window=32)
+    assert np.isfinite(genre_likelihood.genre_table(language_model, [[5] * 20], [5], [[8], [9]])).all()
+    with pytest.raises(ModelError, match="Gemma2ForCausalLM looks back 32 tokens, and a text has more"):
+        genre_likelihood.genre_table(language_model, [[5] * 40], [5], [[8], [9]])
+
+
+def test_what_the_model_says_of_every_poster_does_not_count():
+    rng = np.random.default_rng(0)
+    genres, affinity = rng.normal(size=(5, 4)), rng.lognormal(size=(3, 4))
+    poster = rng.integers(0, 5, (3, 2))
+    found = genre_likelihood.mixture_scores(genres, genres.mean(axis=0), poster, affinity)
+    habit = rng.normal(size=4)  # genres whose names are likely words
+    again = genre_likelihood.mixture_scores(genres + habit, (genres + habit).mean(axis=0), poster, affinity)
+    np.testing.assert_allclose(again, found)
+    sure = np.full((1, 4), -50.0)
+    sure[0, 2] = 50.0
+    np.testing.assert_allclose(
+        genre_likelihood.mixture_scores(sure, np.zeros(4), np.zeros((3, 1), int), affinity)[:, 0],
+        np.log(affinity[:, 2]),
+    )
+
+
+@pytest.mark.parametrize("kind", ["captions", "posters"])
+def test_the_training_batch_scores_as_the_shared_scoring_does(tiny, kind, request):
+    import torch
+
+    rows = request.getfixturevalue(kind)
+    with torch.inference_mode():
+        batch = prompts.form_of(rows).candidate_scores(tiny[0], prompts.collate(rows)).numpy()
+    shared = prompts.score_as_trained(tiny[0], rows)
+    real = np.isfinite(shared)
+    np.testing.assert_allclose(batch[real], shared[real], atol=2e-3)
+    assert (batch[~real] == forward.MASKED_SCORE).all()
+
+
+@pytest.mark.parametrize("kind", ["captions", "posters", "questions"])
+def test_the_same_batch_gives_the_same_gradient_to_the_last_bit(small_log, kind, request):
+    """Impressions share posters, so that gradients add up; were the order left to threads, no two runs would agree."""
+    import torch
+
+    method = {"captions": "caption", "posters": "genre-likelihood", "questions": "label"}[kind]
+    threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
+    torch.set_num_threads(2)
+    language_model, tokenizer = model.load(embedded.TINY, dtype="float32", max_tokens=8192)
+    rows = small_log.split("train").take(np.arange(100 if kind == "posters" else 8))
+    form = prompts.find(method)
+    batch = form.collate(form.reader(small_log, tokenizer, max_tokens=8192).read(rows))
+    shown = torch.tensor(rows.arrays().shown)
+    language_model = model.add_lora(language_model, 4)
+    found = []
+    for _ in range(4):
+        language_model.zero_grad()
+        torch.nn.functional.cross_entropy(form.candidate_scores(language_model, batch), shown).backward()
+        found.append(torch.cat([p.grad.flatten() for p in language_model.parameters() if p.requires_grad]))
+    assert found[0].abs().max() > 0 and all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("kind", ["captions", "posters", "questions"])
+def test_batch_size_and_padding_change_nothing(tiny, kind, request):
+    rows = request.getfixturevalue(kind)
+    alone, together = (prompts.score(tiny[0], rows, batch_tokens=size) for size in (1, 100_000))
+    np.testing.assert_allclose(alone, together, atol=2e-3)
+
+
+def test_permuting_candidates_permutes_caption_scores(tiny, captions):
+    rng = np.random.default_rng(0)
+    prompt = captions[0]
+    order = rng.permutation(len(prompt.captions))
+    moved = dataclasses.replace(prompt, captions=[prompt.captions[k] for k in order])
+    np.testing.assert_allclose(
+        prompts.score(tiny[0], [moved])[0], prompts.score(tiny[0], [prompt])[0][order], atol=1e-3
+    )
+
+
+def test_cyclic_rotation_of_the_options_permutes_label_scores(tiny, questions):
+    prompt = questions[0]
+    order = np.roll(np.arange(len(prompt.options)), 1)
+    moved = dataclasses.replace(prompt, options=[prompt.options[k] for k in order])
+    np.testing.assert_allclose(
+        prompts.score(tiny[0], [moved])[0], prompts.score(tiny[0], [prompt])[0][order], atol=1e-3
+    )
+
+
+def test_label_scores_equal_a_plain_pass_for_each_rotation(tiny, questions):
+    import torch
+
+    prompt = questions[0]
+    n = len(prompt.options)
+    total = np.zeros(n)
+    for turn in range(n):
+        order = np.roll(np.arange(n), turn)
+        with torch.inference_mode():
+            logits = tiny[0](input_ids=torch.tensor([prompt.ids(order)])).logits[0, -1]
+        total[order] += logits[prompt.labels].log_softmax(0).numpy()
+    np.testing.assert_allclose(prompts.score(tiny[0], [prompt])[0], total / n, atol=1e-3)
+
+
+def test_order_sensitivity_is_zero_without_and_large_with_position_bias(tiny, questions):
+    turns = label.rotation_scores(tiny[0], questions)
+    counts = [len(prompt.options) for prompt in questions]
+    assert [int((~np.isnan(row[:, 0])).sum()) for row in turns] == counts
+    real = np.isfinite(turns)
+    np.testing.assert_allclose(np.exp(turns[real]).sum(), sum(counts), rtol=1e-5)
+    assert label.order_sensitivity(turns) > 0
+    same = np.log([[[0.2, 0.8], [0.2, 0.8]]])
+    always_first = np.log([[[0.999, 0.001], [0.001, 0.999]]])
+    assert label.order_sensitivity(same) == 0
+    assert label.order_sensitivity(always_first) == pytest.approx(0.499)
+
+
+def test_a_caption_sees_its_prefix_and_not_its_neighbours(captions):
+    prompt = captions[0]
+    laid_out = tree(prompt)
+    k = len(prompt.captions)
+    assert laid_out.visible[1:, 0].all() and laid_out.visible[0].sum() == 1
+    assert laid_out.visible[2 : 2 + k, 1].all()  # captions after `general`
+    assert laid_out.visible[3 + k :, 2 + k].all() and not laid_out.visible[3 + k :, 1].any()  # those after `member`
+    assert (laid_out.visible.sum(axis=1)[[2, -1]] == 3).all()
+    assert laid_out.target.tolist() == [t for _ in BOTH for c in prompt.captions for t in c]
+    inside = len(prompt.trunk) + len(prompt.general) + len(prompt.member) + 2 * sum(len(c) - 1 for c in prompt.captions)
+    assert len(laid_out.ids) == inside  # a caption's last token is predicted, not read
+
+
+def test_probabilities_are_a_softmax_and_zero_where_padded():
+    p = calibration.probabilities(np.array([[0.0, np.log(3), -np.inf]]))
+    np.testing.assert_allclose(p, [[0.25, 0.75, 0]])
+    np.testing.assert_allclose(calibration.probabilities(np.array([[0.0, np.log(9)]]), temperature=2), [[0.25, 0.75]])
+
+
+def test_votes_reach_the_candidate_whose_letter_was_given_and_no_other(small_log, tiny):
+    tokenizer = tiny[1]
+    rows = prompts.reader(small_log, tokenizer, "reasoned", max_tokens=8192).read(small_log.take(np.arange(5)))
+    favourite = np.array([len(prompt.options) - 1 for prompt in rows])
+    texts = [tokenizer.decode(prompt.options[k]) for prompt, k in zip(rows, favourite, strict=True)]
+    assert len(set(texts)) == len(rows)  # so that a writer can tell them
+    asked = []
+
+    def write(ids: list[list[int]], max_new_tokens: int, temperature: float) -> list[str]:
+        """Gives the letter before its favourite's text; every third answer is none."""
+        answers = []
+        for text in map(tokenizer.decode, ids):
+            (caption,) = [caption for caption in texts if caption in text]
+            letter = text[: text.index(caption)].rstrip()[-2]
+            asked.append((caption, letter))
+            answers.append(f"So be it.\nAnswer: {letter}" if len(asked) % 3 else f"Answer: {letter}, or another")
+        return answers
+
+    votes, valid = reasoned.vote(write, rows, samples=6, batch=4)
+    assert valid == pytest.approx(2 / 3)
+    assert votes.sum() == 20 == votes[np.arange(5), favourite].sum()
+    letters = [{letter for c, letter in asked if c == caption} for caption in texts]
+    assert [len(found) for found in letters] == [min(6, len(prompt.options)) for prompt in rows]
+    p = calibration.probabilities(reasoned.vote_scores(votes, rows))
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert (p.argmax(axis=1) == favourite).all() and (p[:, : favourite.min()] > 0).all()

@@ -1,0 +1,186 @@
+"""Objectives: equal to their formulas in plain loops, with autograd's gradients, and teaching what they promise."""
+
+import math
+
+import pytest
+import torch
+
+from artlib.posttrain import objectives
+from artlib.posttrain.settings import VALUE_ESTIMATORS
+
+
+def decisions(log_policy=None, **changes) -> objectives.Decisions:
+    """Three candidates, two impressions (a play and an ignored one); the second impression lacks the third."""
+    logits = torch.tensor([[0.3, -0.4, 0.9], [0.5, -0.2, -1e9]], dtype=torch.float64)
+    reference = torch.tensor([[0.0, 0.2, 0.1], [-0.3, 0.4, -1e9]], dtype=torch.float64)
+    given = {
+        "log_policy": logits.log_softmax(1) if log_policy is None else log_policy,
+        "shown": torch.tensor([2, 0]),
+        "reward": torch.tensor([1.0, 0.0], dtype=torch.float64),
+        "propensity": torch.tensor([0.25, 0.7], dtype=torch.float64),
+        "mask": torch.tensor([[True, True, True], [True, True, False]]),
+        "log_reference": reference.log_softmax(1),
+        "q_hat": torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.1, 0.0]], dtype=torch.float64),
+    }
+    return objectives.Decisions(**(given | changes))
+
+
+def by_hand(method: str, d: objectives.Decisions, w: objectives.Hyperparameters) -> list[float]:
+    """The formulas, one impression and one candidate at a time, with ordinary floats."""
+    losses = []
+    values = []
+    for i in range(len(d.shown)):
+        allowed = [c for c in range(3) if d.mask[i, c]]
+        p = {c: math.exp(d.log_policy[i, c]) for c in allowed}
+        ref = {c: math.exp(d.log_reference[i, c]) for c in allowed}
+        a, r, q = int(d.shown[i]), float(d.reward[i]), d.q_hat[i].tolist()
+        ratio = {c: math.log(p[c] / ref[c]) for c in allowed}
+        others = [c for c in allowed if c != a]
+        weight = min(p[a] / float(d.propensity[i]), w.clip)
+        if method == "sft":
+            losses.append(-r * math.log(p[a]))
+        elif method == "sft-ips":
+            losses.append(-r * min(1 / (len(allowed) * float(d.propensity[i])), w.clip) * math.log(p[a]))
+        elif method == "dpo":
+            sign, counts = (1, r) if r > 0 else (-1, w.negative_weight)
+            pairs = [math.log(1 + math.exp(-sign * w.beta * (ratio[a] - ratio[c]))) for c in others]
+            losses.append(counts * sum(pairs) / len(pairs))
+        elif method == "softmax-dpo":
+            losses.append(r * math.log(1 + sum(math.exp(w.beta * (ratio[c] - ratio[a])) for c in others)))
+        else:
+            m = w.mean_reward
+            values.append(
+                {
+                    "ips": weight * r / m,
+                    "snips": weight * (r / m - 1),
+                    "dr": sum(p[c] * q[c] for c in allowed) / m + weight * (r - q[a]) / m,
+                }[w.value_estimator]
+            )
+            losses.append(w.beta * sum(p[c] * ratio[c] for c in allowed) - values[-1])
+    if values:
+        mean = sum(values) / len(values)
+        spread = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
+        losses = [loss + w.variance * spread for loss in losses]
+    return losses
+
+
+CASES = [
+    (m, objectives.Hyperparameters(beta=0.7, clip=c, negative_weight=0.3, mean_reward=0.4))
+    for m in objectives.OBJECTIVES
+    for c in (1.1, 100.0)
+] + [
+    ("counterfactual", objectives.Hyperparameters(beta=0.2, value_estimator=value, variance=v, mean_reward=0.4))
+    for value in VALUE_ESTIMATORS
+    for v in (0.0, 0.5)
+]
+
+
+@pytest.mark.parametrize(("method", "weights"), CASES)
+def test_each_loss_is_its_formula(method, weights):
+    found = objectives.OBJECTIVES[method](decisions(), weights)
+    assert found.tolist() == pytest.approx(by_hand(method, decisions(), weights), abs=1e-9)
+
+
+@pytest.mark.parametrize(("method", "weights"), CASES)
+def test_each_gradient_is_that_of_the_formula(method, weights):
+    logits = torch.tensor([[0.3, -0.4, 0.9], [0.5, -0.2, -1e9]], dtype=torch.float64, requires_grad=True)
+
+    def loss(values: torch.Tensor) -> torch.Tensor:
+        return objectives.OBJECTIVES[method](decisions(values.log_softmax(1)), weights).sum()
+
+    loss(logits).backward()
+    step = 1e-6
+    for i in range(2):
+        for c in range(3 if i == 0 else 2):
+            moved = [logits.detach().clone() for _ in range(2)]
+            moved[0][i, c] += step
+            moved[1][i, c] -= step
+            up, down = (sum(by_hand(method, decisions(z.log_softmax(1)), weights)) for z in moved)
+            assert logits.grad[i, c].item() == pytest.approx((up - down) / (2 * step), abs=1e-6)
+    assert logits.grad[1, 2] == 0
+
+
+def test_losses_begin_where_theory_says():
+    same = decisions(log_policy=decisions().log_reference)
+    assert objectives.dpo(same, objectives.Hyperparameters())[0] == pytest.approx(math.log(2))
+    # Two negatives and the played one.
+    assert objectives.softmax_dpo(same, objectives.Hyperparameters())[0] == pytest.approx(math.log(3))
+    assert (
+        objectives.counterfactual(same, objectives.Hyperparameters(beta=9, value_estimator="ips"))[1] == 0
+    )  # no divergence yet, no reward
+
+
+@pytest.mark.parametrize("method", objectives.OBJECTIVES)
+def test_a_lone_candidate_teaches_nothing_and_breaks_nothing(method):
+    alone = torch.tensor([[True, False, False]] * 2)
+    logits = torch.tensor([[0.3, -1e9, -1e9]] * 2, dtype=torch.float64, requires_grad=True)
+    d = decisions(
+        logits.log_softmax(1), mask=alone, shown=torch.tensor([0, 0]), log_reference=logits.detach().log_softmax(1)
+    )
+    objectives.OBJECTIVES[method](d, objectives.Hyperparameters(negative_weight=0.5)).sum().backward()
+    assert torch.isfinite(logits.grad).all() and logits.grad.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("method", objectives.OBJECTIVES)
+def test_extreme_policies_give_finite_losses_and_gradients(method):
+    logits = torch.tensor([[-400.0, 400.0, -400.0], [400.0, -400.0, -1e9]], requires_grad=True)
+    d = decisions(logits.log_softmax(1))
+    loss = objectives.OBJECTIVES[method](d, objectives.Hyperparameters(negative_weight=0.5, variance=0.1))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all()
+
+
+def learnt(method: str, weights: objectives.Hyperparameters, n: int = 20_000) -> torch.Tensor:
+    """The policy that an objective arrives at on a log whose production policy prefers the worst artwork.
+
+    True play rates 0.1, 0.2, 0.4; production shows them with 0.85, 0.1, 0.05, so that most plays are of the worst.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rates, logging = torch.tensor([0.1, 0.2, 0.4]), torch.tensor([0.85, 0.1, 0.05])
+    shown = torch.multinomial(logging, n, replacement=True, generator=generator)
+    reward = (torch.rand(n, generator=generator) < rates[shown]).float()
+    logits = torch.zeros(3, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(400):
+        d = objectives.Decisions(
+            logits.log_softmax(0).expand(n, 3),
+            shown,
+            reward,
+            logging[shown],
+            torch.ones(n, 3, dtype=bool),
+            log_reference=torch.full((n, 3), -math.log(3)),
+            q_hat=torch.full((n, 3), 0.2),
+        )
+        loss = objectives.OBJECTIVES[method](d, weights).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return logits.softmax(0).detach()
+
+
+def test_plain_sft_copies_productions_preference():
+    assert learnt("sft", objectives.Hyperparameters()).argmax() == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [("sft-ips", objectives.Hyperparameters(clip=1e3))]
+    + [
+        ("counterfactual", objectives.Hyperparameters(value_estimator=value, clip=1e3, mean_reward=0.13))
+        for value in VALUE_ESTIMATORS
+    ],
+)
+def test_methods_that_know_the_propensities_recover_the_best_artwork(method, weights):
+    policy = learnt(method, weights)
+    assert policy.argmax() == 2
+    if method == "sft-ips":  # plays as if all had been shown equally often
+        assert policy.tolist() == pytest.approx([1 / 7, 2 / 7, 4 / 7], abs=0.03)
+    else:
+        assert policy[2] > 0.9
+
+
+def test_ignored_impressions_teach_dpo_to_leave_what_was_ignored():
+    plays_only, both = (
+        learnt("dpo", objectives.Hyperparameters(beta=1.0, negative_weight=weight)) for weight in (0.0, 0.5)
+    )
+    assert plays_only[0] > both[0]
