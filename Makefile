@@ -3,14 +3,17 @@ PROFILE ?= quick
 ARGS ?=
 # An NVIDIA GPU: `make setup GPU=1` adds the extra `gpu`; the other targets find what is installed.
 GPU ?=
+# Which Python `make core` tries.
+WITH ?= python3
 
 PYTHON := .venv/bin/python
 # Written last, so that a failed or killed installation is tried again.
 INSTALLED := .venv/.installed$(if $(GPU),-gpu)
+comma := ,
 READY := $(if $(GPU),$(INSTALLED),$(or $(firstword $(wildcard .venv/.installed-gpu)),$(INSTALLED)))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test test-all lab bench lint clean
+.PHONY: help setup run demo test test-all core lab bench lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,7 +34,7 @@ setup: $(READY) ## install into .venv (again only when pyproject.toml changed); 
 	    echo "making .venv with $$found" && $$found -m venv --clear .venv; \
 	fi
 	$(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1'
-	$(PYTHON) -m pip install -e '.$(if $(filter %-gpu,$@),[gpu])' --group test
+	$(PYTHON) -m pip install -e '.[notebooks$(if $(filter %-gpu,$@),$(comma)gpu)]' --group test
 	$(PYTHON) -m pip install --no-deps --group unbundled
 	@touch $@
 
@@ -60,10 +63,18 @@ bench: $(READY) ## run every benchmark
 	    echo "$$script" && $(PYTHON) $$script $(ARGS) || exit 1; \
 	done
 
-lint: $(READY) ## check the style
+core: ## the tests of what `pip install artlib` alone gives, in an environment of its own; WITH=python3.12
+	@$(WITH) -m venv --clear .venv-core
+	.venv-core/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-core/bin/python -m pip install --quiet -e . --group core-test
+	.venv-core/bin/python -m pytest tests/ope tests/data tests/test_core.py $(ARGS)
+
+lint: $(READY) ## check style, format and types
 	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
 
 clean: ## remove caches; runs/ and .venv stay
 	find . -name .venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \
 	    -o -name unsloth_compiled_cache \) -exec rm -rf {} +
-	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	rm -rf build .venv-core .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,8 +9,8 @@ prefixes, once for every impression. For `label`, whose question is one sequence
 come: SFTTrainer with its own defaults and Unsloth's, adapters in all layers on both sides. All see the same impressions
 in one run, alternating; medians of the rounds. Results: results/speed.json, by model and prompt.
 
-With `genre-likelihood`, a poster is read once for all impressions of its title: how many impressions that makes a second
-hangs on how many a title has, which `impressions_per_title` says.
+With `genre-likelihood`, a poster is read once for all impressions of its title: how many impressions that makes a
+second hangs on how many a title has, which `impressions_per_title` says.
 """
 
 import argparse

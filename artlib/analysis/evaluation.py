@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from artlib import files, ope
-from artlib.data import Log, contract
+from artlib.data import Log, oddities
 from artlib.policies.baselines import popular_scores
 
 ESTIMATORS = ("ips", "snips", "dr")
@@ -103,7 +103,7 @@ def evaluate(
         the mean true expected reward of what the policy shows, with the sampling interval over the test users, and
         every row carries it as `true_value`.
     """
-    for warning in contract.other_order(test.impressions):
+    for warning in oddities.other_order(test.impressions):
         print(f"warning: {warning}")
     q_hat = reward_model(log, test, policies, seed) if len(np.unique(test.arrays().user)) > 1 else None
     if q_hat is None:

@@ -2,6 +2,7 @@
 
 import functools
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -159,7 +160,7 @@ def training_curve(training: dict):
 
 
 @themed
-def forest(table: pd.DataFrame, estimators: tuple[str, ...] = ("ips", "snips", "dr", "truth")):
+def forest(table: pd.DataFrame, estimators: Sequence[str] = ("ips", "snips", "dr", "truth")):
     """Lift of every policy over production with its interval, per estimator, on all test impressions."""
     rows = table[(table["slice"] == "all") & (table["policy"] != "production")]
     estimators = [name for name in estimators if name in set(rows["estimator"])]

@@ -1,7 +1,7 @@
 """The Log: the one thing through which everything else meets.
 
-log.py the log in memory and on disk · contract.py what may be wrong or odd about one · history.py what members
-watched · columns.py Arrow columns as arrays · sampling.py which impressions to learn from.
+log.py the log in memory and on disk · contract.py, oddities.py what may be wrong or odd about it · history.py what
+members watched · columns.py Arrow columns as arrays · sampling.py which impressions to learn from.
 """
 
 from artlib.data.columns import pad, unpad

@@ -1,5 +1,4 @@
-"""What can be wrong with a log, and what is odd about it. Each check yields at most one line: the first row that it is
-about, and how many there are."""
+"""What can be wrong with a log. Each check yields at most one line: the first row that it is about, and how many."""
 
 import datetime
 import re
@@ -21,7 +20,6 @@ MOST_OFF = 0.01  # however many there are
 ROUNDING = 1e-6  # of float32, not worth a word
 # Beyond these, squares of importance weights and rewards leave float64, and `ope` refuses them.
 SMALLEST, LARGEST = 1e-50, 1e50
-FEW = 4  # impressions of a title by which one sees whether a policy personalises
 # Ways in which ids of one file and of another are the same and yet spelt differently, and what to do.
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "spaces around them": str.strip,
@@ -57,23 +55,6 @@ def find(tables: dict[str, pa.Table]) -> list[str]:
         *_splits(tables["impressions"]),
         *(_earlier(tables) if "earlier" in tables else ()),
         *(_truth(tables) if "truth" in tables else ()),
-    ]
-
-
-def warnings(tables: dict[str, pa.Table]) -> list[str]:
-    """What is odd about a valid log: what will not be judged, or hardly, and what is probably meant otherwise.
-
-    Args:
-        tables: as for `find`, of a log in which it finds nothing.
-
-    Returns:
-        One line a kind: file, column, how many rows, an example, what it means or what will be left out.
-    """
-    return [
-        *_hardly_any_history(tables),
-        *other_order(tables["impressions"]),
-        *_rounded(tables["impressions"]),
-        *_unjudged(tables["impressions"]),
     ]
 
 
@@ -131,11 +112,11 @@ def _unknown(name: str, column: str, table: pa.Table, known: pa.ChunkedArray, fi
     bad = ~pc.is_in(table[column], known.combine_chunks()).to_numpy()
     remedy = "add it there or drop the row"
     if bad.any():
-        remedy += _spelt_otherwise(table[column].filter(pa.array(bad)), known)
+        remedy += spelt_otherwise(table[column].filter(pa.array(bad)), known)
     yield from _fault(name, column, bad, table[column], f"is not in {file}.parquet", remedy)
 
 
-def _spelt_otherwise(wanted: pa.ChunkedArray, known: pa.ChunkedArray) -> str:
+def spelt_otherwise(wanted: pa.ChunkedArray, known: pa.ChunkedArray) -> str:
     """A remark if most of the wanted ids would be among the known ones but for their spelling; else nothing."""
     wanted, known = (pc.unique(ids).slice(0, 100_000).to_pylist() for ids in (wanted, known))
     for difference, plain in SPELLINGS.items():
@@ -187,9 +168,9 @@ def _histories(tables: dict[str, pa.Table]) -> Iterator[str]:
         "is at or after the user's last impression, so it lies in the future of all of them",
         "keep only what came before",
     )
-    there = _known_users(tables)
+    there = known_users(tables)
     if len(histories) and not there.any():
-        remedy = "spell the ids of both files alike" + _spelt_otherwise(impressions["user_id"], histories["user_id"])
+        remedy = "spell the ids of both files alike" + spelt_otherwise(impressions["user_id"], histories["user_id"])
         wrong = (
             f"is, as every other user of the impressions, not in histories.parquet (its first is "
             f"{histories['user_id'][0].as_py()!r})"
@@ -197,111 +178,10 @@ def _histories(tables: dict[str, pa.Table]) -> Iterator[str]:
         yield from _fault("impressions", "user_id", ~there, impressions["user_id"], wrong, remedy)
 
 
-def _known_users(tables: dict[str, pa.Table]) -> np.ndarray:
+def known_users(tables: dict[str, pa.Table]) -> np.ndarray:
     """(n,) True where the impression's user has watched anything, at whatever time."""
     users = tables["histories"]["user_id"].combine_chunks()
     return pc.is_in(tables["impressions"]["user_id"], users).to_numpy()
-
-
-def _hardly_any_history(tables: dict[str, pa.Table]) -> Iterator[str]:
-    histories, impressions = tables["histories"], tables["impressions"]
-    there = _known_users(tables)
-    if not len(histories):
-        yield "histories.parquet has no rows: policies know titles and artworks, but nothing of the members"
-    elif there.mean() < 0.05:
-        asked = impressions["user_id"].filter(pa.array(~there))
-        yield (
-            f"impressions.parquet, column user_id: only {there.sum():,} of {len(there):,} users are in "
-            f"histories.parquet ({asked[0].as_py()!r} is not; {histories['user_id'][0].as_py()!r} is its first)"
-            f"{_spelt_otherwise(asked, histories['user_id'])}; the others count as new"
-        )
-
-
-def other_order(impressions: pa.Table) -> Iterator[str]:
-    """A warning if propensities are not production's probability of what was shown."""
-    lengths = pc.list_value_length(impressions["production"]).to_numpy()
-    flat, first = pc.list_flatten(impressions["production"]).to_numpy(), np.cumsum(lengths) - lengths
-    shown, propensity = impressions["shown"].to_numpy(), impressions["propensity"].to_numpy()
-    close = np.abs(flat - np.repeat(propensity, lengths)) <= TOLERANCE + 1e-3 * flat
-    off = ~close[first + shown]
-    if not off.any():
-        return
-    elsewhere = np.add.reduceat(close, first) > 0
-    at_first = close[first]
-    row, n = int(np.argmax(off)), off.sum()
-    at_random = np.abs(propensity * lengths - 1) <= 1e-3
-    if at_random[off].mean() > 0.8:
-        yield (
-            f"impressions.parquet row {row}, column propensity: {propensity[row]:.6g} is not production[shown] = "
-            f"{flat[first[row] + shown[row]]:.6g} (in {n:,} of {len(off):,} rows), but that of a random choice: "
-            "production is then estimated like any other policy, and lifts are relative to that estimate"
-        )
-        return
-    if at_first[off].mean() > 0.8:
-        reason = "production seems to have the artwork that was shown first: bring it into the order of candidates"
-    elif elsewhere[off].mean() > 0.8:
-        reason = "it is that of another candidate: production is probably in another order (sorted?) than candidates"
-    else:
-        reason = (
-            "if another policy than production logged these rows, this is as it should be; else one of the two is wrong"
-        )
-    yield (
-        f"impressions.parquet row {row}, column propensity: {propensity[row]:.6g} is not production[shown] = "
-        f"{flat[first[row] + shown[row]]:.6g} (in {n:,} of {len(off):,} rows); {reason}. Lifts over production are as "
-        "wrong as production is"
-    )
-
-
-def _rounded(impressions: pa.Table) -> Iterator[str]:
-    propensity = impressions["propensity"].to_numpy()
-    lengths = pc.list_value_length(impressions["production"]).to_numpy()
-    flat = pc.list_flatten(impressions["production"]).to_numpy()
-    row = np.repeat(np.arange(len(impressions)), lengths)
-    total = np.bincount(row, weights=flat, minlength=len(impressions))
-    off = np.maximum(np.abs(total - 1), np.maximum(propensity - 1, 0))
-    if (off > ROUNDING).any():
-        yield (
-            f"impressions.parquet, columns production and propensity: {(off > ROUNDING).sum():,} rows are rounded "
-            f"(sums or values off by up to {off.max():.2g}); they are taken divided by their sum, and 1 at most"
-        )
-
-
-def _unjudged(impressions: pa.Table) -> Iterator[str]:
-    """What training or evaluation will miss."""
-    split, reward = impressions["split"].to_numpy().astype(str), impressions["reward"].to_numpy()
-    lacking = {
-        "train": "nothing can be learnt from it: 02_train_lora will stop",
-        "validation": "nothing can be chosen or calibrated by it: 02_train_lora will stop",
-        "test": "nothing can be judged: 03_evaluate will say no more than that",
-    }
-    for name, meaning in lacking.items():
-        here = split == name
-        if not here.any():
-            yield f"impressions.parquet, column split: no row is {name!r}; {meaning}"
-        elif not reward[here].any():
-            yield f"impressions.parquet, column reward: no row of {name} has a reward above 0 (yet); {meaning}"
-    test = impressions.filter(pa.array(split == "test"))
-    if not len(test):
-        return
-    users = len(pc.unique(test["user_id"]))
-    if users == 1:
-        yield (
-            f"impressions.parquet, column user_id: all test rows are of one user, {test['user_id'][0].as_py()!r}; "
-            "intervals are clustered by user, so there will be none, and no DR, whose reward model is fitted on others"
-        )
-    lengths = pc.list_value_length(test["candidates"]).to_numpy()
-    if (single := lengths == 1).any():
-        share = "all" if single.all() else f"{single.sum():,} of {len(single):,}"
-        yield (
-            f"impressions.parquet, column candidates: {share} test rows have one candidate; every policy shows it, so "
-            "they tell nothing apart"
-        )
-    counts = pc.value_counts(test["title_id"].combine_chunks()).field("counts").to_numpy()
-    if counts.max() < FEW:
-        yield (
-            f"impressions.parquet, column title_id: no title has {FEW} test rows; 04_analyze_errors cannot say whether "
-            "members get different artworks"
-        )
 
 
 def _feedback(name: str, tables: dict[str, pa.Table]) -> Iterator[str]:

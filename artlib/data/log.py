@@ -1,7 +1,8 @@
 """The Log: what was shown to whom with which probability, and what came of it.
 
 A log is a folder of Parquet files and a manifest. Everything else in artlib meets through it: worlds build one,
-policies read one, evaluation judges on one. `contract` holds the checks behind `Log.validate`.
+policies read one, evaluation judges on one. `contract` holds the checks behind `Log.validate`, `oddities` those behind
+`Log.warnings`.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artlib import files
-from artlib.data import contract
+from artlib.data import contract, oddities
 from artlib.data.columns import codes, pad
 from artlib.data.contract import SPLITS, LogError
 from artlib.data.history import History
@@ -202,7 +203,7 @@ class Log:
 
     def warnings(self) -> list[str]:
         """What is odd about a valid log, a line each: what will not be judged, what is probably meant otherwise."""
-        return contract.warnings(self.tables())
+        return oddities.warnings(self.tables())
 
     def split(self, name: str) -> "Log":
         """The same log with the impressions (and truth) of one split only."""

@@ -70,7 +70,8 @@ def _convert_embedded(folder: Path) -> None:
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    model.hf_quantizer, model.is_quantized = None, False
+    model.hf_quantizer = None
+    setattr(model, "is_quantized", False)  # noqa: B010, of which transformers says it is a module
     del model.config.quantization_config
     # transformers takes every GGUF of a Llama for one with Llama's tokenizer; SmolLM2's is GPT-2's, each digit alone.
     core = tokenizer.backend_tokenizer

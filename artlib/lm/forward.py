@@ -67,11 +67,11 @@ def require_faithful(causal_lm) -> None:
         with torch.no_grad():
             batch = to_device_of(causal_lm, collate_trees(trees))
             found = _forward(causal_lm, batch, batch["source"]).float().log_softmax(dim=1)[batch["row"]]
-            plain = []
+            alone = []
             for root, leaf in [(r, c) for n in (2, 1) for r in (general, member) for c in captions[:n]]:
                 ids = torch.tensor([[*trunk, *root, *leaf]], device=found.device)
-                plain.append(causal_lm(input_ids=ids, use_cache=False).logits[0, -len(leaf) - 1 : -1])
-            plain = torch.cat(plain).float().log_softmax(dim=1)
+                alone.append(causal_lm(input_ids=ids, use_cache=False).logits[0, -len(leaf) - 1 : -1])
+            plain = torch.cat(alone).float().log_softmax(dim=1)
     except ModelError:
         raise
     except Exception as error:

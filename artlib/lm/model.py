@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from artlib.lm import machine
 from artlib.lm.embedded import EMBEDDED, locate
@@ -125,7 +126,7 @@ def set_lora(model, adapter: str | os.PathLike) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    result = set_peft_model_state_dict(model, load_file(Path(adapter) / "adapter_model.safetensors"))
+    result: Any = set_peft_model_state_dict(model, load_file(Path(adapter) / "adapter_model.safetensors"))
     missing = [name for name in result.missing_keys if "lora_" in name and ".default." in name]
     if missing or result.unexpected_keys:
         odd = (missing + list(result.unexpected_keys))[0]

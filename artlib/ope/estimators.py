@@ -63,7 +63,7 @@ def value_of_sums(sums: np.ndarray, size) -> np.ndarray:
         (...) values; NaN where a denominator is not positive.
     """
     parts = sums.shape[-1]
-    mean = sums[..., 0] / size if parts != 2 else 0.0
+    mean = sums[..., 0] / size if parts != 2 else np.zeros(())
     if parts == 1:
         return mean
     denominator = sums[..., -1]

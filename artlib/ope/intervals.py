@@ -79,7 +79,7 @@ def replicate_sums(columns: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarr
         return _block_sums(blocks[0], draws[0], streams[0])
     # Products of this size gain nothing from BLAS threads, and on a busy machine wait for them.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return sum(pool.map(_block_sums, blocks, draws, streams))
+        return sum(pool.map(_block_sums, blocks, draws, streams), np.zeros(()))
 
 
 def _block_sums(block: np.ndarray, drawn: np.ndarray, stream: np.random.SeedSequence) -> np.ndarray:

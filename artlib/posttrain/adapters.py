@@ -7,7 +7,6 @@ checkpoints/ are the trainer's.
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from artlib import data, files, fingerprint, lm, ope, posttrain
@@ -89,7 +88,7 @@ def settings_of(adapter: str | os.PathLike) -> Settings:
     return Settings(**files.read_json(Path(adapter) / "training.json")["settings"])
 
 
-def frame_of(adapter: str | os.PathLike) -> Sequence[str]:
+def frame_of(adapter: str | os.PathLike) -> list[str]:
     """What stood before and after the questions that a finished adapter was trained on."""
     return files.read_json(Path(adapter) / "training.json")["frame"]
 

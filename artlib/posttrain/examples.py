@@ -9,8 +9,9 @@ import numpy as np
 from artlib import data, ope
 from artlib.data import Arrays, Log
 from artlib.lm import prompts
-from artlib.lm.prompts import Prompt, Reader
+from artlib.lm.prompts import Reader
 from artlib.lm.prompts.label import LABELS
+from artlib.lm.prompts.reasoned import ReasonedReader
 from artlib.posttrain import teacher
 from artlib.posttrain.settings import Settings
 
@@ -28,7 +29,7 @@ class Examples:
         orders: for questions with letters, the candidate under each letter in training.
     """
 
-    prompts: list[Prompt]
+    prompts: list
     arrays: Arrays
     reference: np.ndarray | None = None
     q_hat: np.ndarray | None = None
@@ -51,9 +52,7 @@ def reader_for(log: Log, tokenizer, settings: Settings, frame: Sequence[str] | N
     )
 
 
-def make(
-    log: Log, reader: Reader, settings: Settings, reasons: Path, ask: bool
-) -> tuple[Examples, Examples, dict | None]:
+def make(log: Log, reader, settings: Settings, reasons: Path, ask: bool) -> tuple[Examples, Examples, dict | None]:
     """What to learn from, what to validate on, and the teacher's counts.
 
     Args:
@@ -67,7 +66,7 @@ def make(
     )
     made = [_examples(part, reader, settings.seed) for part in parts]
     if not prompts.find(settings.prompt).written:
-        return *made, None
+        return made[0], made[1], None
     (train, counts), (validation, _) = (
         _with_reasons(part, examples, reader, settings, reasons, ask)
         for part, examples in zip(parts, made, strict=True)
@@ -84,7 +83,7 @@ def _examples(part: Log, reader: Reader, seed: int) -> Examples:
 
 
 def _with_reasons(
-    part: Log, examples: Examples, reader: Reader, settings: Settings, reasons: Path, ask: bool
+    part: Log, examples: Examples, reader: ReasonedReader, settings: Settings, reasons: Path, ask: bool
 ) -> tuple[Examples, dict]:
     """The examples for which the teacher has a usable reason, and the teacher's counts."""
     shown, orders = examples.arrays.shown, examples.orders

@@ -4,7 +4,9 @@ import dataclasses
 import difflib
 import math
 import re
+import typing
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from artlib.lm import machine, prompts
 from artlib.lm.embedded import EMBEDDED
@@ -123,15 +125,15 @@ class Settings:
             raise ValueError(found)
 
     @staticmethod
-    def fault(name: str, value: object) -> str | None:
+    def fault(name: str, value: Any) -> str | None:
         """What is wrong with the value of one setting, and what would be right; None if nothing."""
-        field = FIELDS[name]
-        if not _is_of(field.type, value):
-            return f"{name} {value!r} is not of type {field.type.__name__}"
+        field, kind = FIELDS[name], kind_of(name)
+        if not _is_of(kind, value):
+            return f"{name} {value!r} is not of type {kind.__name__}"
         return unfit(name, value, field.metadata["allowed"])
 
     @staticmethod
-    def clash(values: Mapping[str, object]) -> str | None:
+    def clash(values: Mapping[str, Any]) -> str | None:
         """Which of all settings' values do not go together, and what would; None if all do."""
         method, prompt = values["method"], values["prompt"]
         for name, known in METHODS.items():
@@ -153,6 +155,11 @@ class Settings:
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
+def kind_of(name: str) -> type:
+    """The type of a setting."""
+    return typing.get_type_hints(Settings)[name]
+
+
 def unfit(name: str, value, allowed) -> str | None:
     """What is wrong with a value, given a `Range` or the choices (or what makes them); None if nothing."""
     if allowed is None:
@@ -167,7 +174,7 @@ def unfit(name: str, value, allowed) -> str | None:
     return f"{name} {value!r} is not one of {', '.join(choices)}{hint}"
 
 
-def _is_of(kind: type, value: object) -> bool:
+def _is_of(kind: Any, value: Any) -> bool:
     if kind in (int, float):
         return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
     return isinstance(value, kind)

@@ -126,8 +126,11 @@ class Endpoint:
             under_way = {pool.submit(self._ask, client, question): question for question in questions}
             try:
                 for future in concurrent.futures.as_completed(under_way):
-                    error = future.exception()
-                    yield under_way[future], future.result() if error is None else error
+                    try:
+                        answer: str | Exception = future.result()
+                    except Exception as error:
+                        answer = error
+                    yield under_way[future], answer
             finally:
                 pool.shutdown(cancel_futures=True)
 

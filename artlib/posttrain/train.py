@@ -49,7 +49,8 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 
     language_model, tokenizer = _load(settings)
     model.require_adaptable(language_model)
-    reader = examples.reader_for(log, tokenizer, settings, frame or (start and adapters.frame_of(start)))
+    frame = frame or (adapters.frame_of(start) if start else None)
+    reader = examples.reader_for(log, tokenizer, settings, frame)
     asked["frame"] = list(reader.frame)  # a template may write another one when training goes on, or in scoring
     files.write_json(folder / "fingerprint.json", asked)
     # Once training has begun, a reason more would be another training.

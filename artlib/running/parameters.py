@@ -13,11 +13,12 @@ import re
 import tokenize
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from artlib import ArtlibError, worlds
-from artlib.posttrain.settings import ANY, FIELDS, SEED, SOME, Range, Settings, unfit
+from artlib.posttrain.settings import ANY, FIELDS, SEED, SOME, Range, Settings, kind_of, unfit
 
 TYPES = ("bool", "int", "float", "str", "list", "dict")
 # What the notebooks' own parameters may be; those of post-training: see `Settings`.
@@ -75,7 +76,9 @@ def known(notebooks: Iterable[Path]) -> dict[str, Parameter]:
     if OVERRIDES in merged:
         where = merged[OVERRIDES].notebooks
         for field in FIELDS.values():
-            setting = Parameter(field.name, field.type.__name__, field.default, field.metadata["meaning"], where, True)
+            setting = Parameter(
+                field.name, kind_of(field.name).__name__, field.default, field.metadata["meaning"], where, True
+            )
             merged.setdefault(field.name, setting)
     return merged
 
@@ -128,7 +131,7 @@ def read_profile(path: Path) -> dict:
 
 def resolve(
     parameters: dict[str, Parameter], profile: Path, settings: Iterable[str] = (), run: str | None = None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The value of every parameter in one run: the default, over it the profile, `--set` and `--run`.
 
     Args:
@@ -153,11 +156,11 @@ def resolve(
         values[name] = _value(parameters, name, text, parse, origins[name])
     _expand(parameters, values, origins)
     _require_fit(values, origins)
-    values["run"] = plain_name(values["run"] if run is None else run)
+    values["run"] = plain_name(str(values["run"]) if run is None else run)
     return _gathered(parameters, values, origins)
 
 
-def _require_fit(values: dict[str, object], origins: dict[str, str]) -> None:
+def _require_fit(values: dict[str, Any], origins: dict[str, str]) -> None:
     """Refuse values out of range, and those that do not go together."""
     for name, value in values.items():
         found = Settings.fault(name, value) if name in FIELDS else unfit(name, value, ALLOWED.get(name))
@@ -172,7 +175,7 @@ def _require_fit(values: dict[str, object], origins: dict[str, str]) -> None:
         raise ParameterError(f"parameters: {clash}")
 
 
-def _expand(parameters: dict[str, Parameter], values: dict[str, object], origins: dict[str, str]) -> None:
+def _expand(parameters: dict[str, Parameter], values: dict[str, Any], origins: dict[str, str]) -> None:
     """Give the settings inside `overrides` as if each had been given by itself; what is given by itself wins.
 
     Raises:
@@ -187,9 +190,7 @@ def _expand(parameters: dict[str, Parameter], values: dict[str, object], origins
             values[name], origins[name] = value, origins[OVERRIDES]
 
 
-def _gathered(
-    parameters: dict[str, Parameter], values: dict[str, object], origins: dict[str, str]
-) -> dict[str, object]:
+def _gathered(parameters: dict[str, Parameter], values: dict[str, Any], origins: dict[str, str]) -> dict[str, Any]:
     """The values of declared parameters, those of all others that were given inside `overrides`."""
     declared = {name: value for name, value in values.items() if not parameters[name].overrides}
     if OVERRIDES in declared:
@@ -205,7 +206,7 @@ def plain_name(run: str) -> str:
     return run
 
 
-def conform(type_: str, value: object) -> object:
+def conform(type_: str, value: Any) -> object:
     """Return a value from Python or YAML as the declared type; ValueError if it is of another."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     match type_:
@@ -246,7 +247,7 @@ def parse(type_: str, text: str) -> object:
     raise ValueError(text)
 
 
-def _value(parameters: dict[str, Parameter], name: str, value: object, read: Callable, origin: str) -> object:
+def _value(parameters: dict[str, Parameter], name: str, value: Any, read: Callable, origin: str) -> object:
     names = f"known parameters: {', '.join(sorted(parameters))}"
     if name not in parameters:
         raise ParameterError(
@@ -274,7 +275,9 @@ def _yaml_strings(text: str) -> object:
 
 def _declaration(path: Path, node: ast.stmt, meaning: str) -> Parameter:
     try:
-        if not (isinstance(node, ast.AnnAssign) and node.annotation.id in TYPES and node.value and meaning):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.annotation, ast.Name) and node.value and meaning):
+            raise ValueError
+        if node.annotation.id not in TYPES or not isinstance(node.target, ast.Name):
             raise ValueError
         default = conform(node.annotation.id, ast.literal_eval(node.value))
         return Parameter(node.target.id, node.annotation.id, default, meaning, (path.stem,))

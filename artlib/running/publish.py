@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from artlib import ArtlibError, files
 from artlib.running import notebook
@@ -112,7 +112,7 @@ def code_hash(node: nbformat.NotebookNode) -> str:
     return hashlib.sha256(json.dumps(notebook.code(node)).encode()).hexdigest()
 
 
-def localized(content: object, places: dict[str, str], where: str) -> object:
+def localized(content: Any, places: dict[str, str], where: str) -> Any:
     """`content` with `places` replaced in every string except pictures.
 
     Raises:

@@ -11,7 +11,6 @@ from importlib import resources
 
 import numpy as np
 import pyarrow as pa
-import yaml
 
 from artlib.data import History, Log, table
 from artlib.worlds import simulation
@@ -53,6 +52,8 @@ class Text:
 @functools.cache
 def text() -> Text:
     """Read the themes and the shared words that the package ships."""
+    import yaml
+
     folder = resources.files("artlib.worlds")
     themes = [
         yaml.safe_load(path.read_text())
@@ -116,9 +117,9 @@ def build(
 
     # Sorted by time within each period; the earlier period offers every title that is not cold.
     periods = [_draw_impressions(world, ~catalogue.cold, n_train, EARLIER, START, rng)]
-    for split, n in sizes.items():
-        first, last = (START + day * DAY for day in WINDOWS[split])
-        periods.append(_draw_impressions(world, catalogue.split == split, n, first, last, rng))
+    for name, n in sizes.items():
+        first, last = (START + day * DAY for day in WINDOWS[name])
+        periods.append(_draw_impressions(world, catalogue.split == name, n, first, last, rng))
     user, title, time = (np.concatenate(parts) for parts in zip(*periods, strict=True))
     histories = _histories(world, user, title, time, rng)
 
@@ -231,7 +232,7 @@ def _split_titles(n_titles: int, rng: np.random.Generator) -> tuple[np.ndarray, 
     return split, cold
 
 
-def _split_scenes(scenes: list[str], rng: np.random.Generator) -> dict[str, list[str]]:
+def _split_scenes(scenes: list[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
     bounds = np.round(np.cumsum(list(SHARES.values())) * len(scenes)).astype(int)
     parts = np.split(rng.permutation(np.array(scenes)), bounds[:-1])
     return dict(zip(SHARES, parts, strict=True))

@@ -7,7 +7,6 @@ import re
 from importlib import resources
 
 import numpy as np
-import yaml
 
 MIN_ARTWORKS, MAX_ARTWORKS, MAX_KEYWORDS = 3, 6, 3
 SMOOTHING = 2.0  # titles that pull a keyword's genres towards everybody's
@@ -26,6 +25,8 @@ class Artwork:
 @functools.cache
 def words() -> dict:
     """Templates, moods by genre, and the keywords that no picture can show."""
+    import yaml
+
     text = resources.files("artlib.worlds").joinpath("movielens.yaml").read_text()
     content = yaml.safe_load(text)
     return content | {"unseen_keywords": {str(keyword) for keyword in content["unseen_keywords"]}}
@@ -114,7 +115,7 @@ def _deal(genres: list[str], keywords: list[str], lift: dict, rng: np.random.Gen
     for _ in range(MAX_KEYWORDS):
         for genre, part in zip(leans, parts, strict=True):
             if left:
-                part.append(max(left, key=lambda keyword, genre=genre: lift[keyword, genre]))
+                part.append(max(left, key=lambda keyword: lift[keyword, genre]))  # noqa: B023, used at once
                 left.remove(part[-1])
     pictures = list(zip(leans, parts, strict=True))
     return [pictures[i] for i in rng.permutation(n)]

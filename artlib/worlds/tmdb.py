@@ -69,7 +69,7 @@ def ids_by_name(folder: Path, films: pd.DataFrame) -> pd.Series:
     for path in sorted([*folder.glob("*.csv"), *folder.glob("*.csv.gz")]):
         columns = sources.header(path)
         key = next((name for name in IDS if name in columns), None)
-        names = [name for name in ("title", "original_title") if name in columns]
+        names: list[str] = [name for name in ("title", "original_title") if name in columns]
         if not key or not names or "release_date" not in columns:
             continue
         rows = sources.read_csv(path, {key: str, "release_date": str}, names)

@@ -18,7 +18,7 @@ from artlib.worlds import sources
 from artlib.worlds.registry import World
 
 TEXTS = ("headline", "lede", "excerpt")  # what tells packages apart, in the order in which it is put into captions
-COLUMNS = {
+COLUMNS: dict[str, str | type] = {
     "clickability_test_id": str,
     "headline": str,
     "lede": str,
