@@ -1,4 +1,4 @@
-"""Published results: a run's figures with their provenance, and its outputs in the committed notebooks."""
+"""Published results: a run's figures and numbers with their provenance, its outputs in the committed notebooks."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class PublishError(ArtlibError, ValueError):
 
 
 def publish(folder: Path, content: dict, notebooks: list[Path], known: dict[str, Parameter], values: dict) -> list[str]:
-    """Publish a finished run into the repository that holds the notebooks.
+    """Publish a finished run into the repository that holds the notebooks: figures/, and results/NAME.json.
 
-    A run with other parameters than the notebooks' own publishes its figures, under its own name; the
+    A run with other parameters than the notebooks' own publishes its figures and numbers, under its own name; the
     notebooks stay as they are, for their outputs would contradict the parameters shown above them.
 
     Args:
@@ -67,6 +67,9 @@ def publish(folder: Path, content: dict, notebooks: list[Path], known: dict[str,
             shutil.copyfile(picture, temporary)
         files.write_json(target.with_suffix(".json"), {**provenance, "sha256": files.sha256(target)})
         said.append(f"published {target}")
+    record = repository / "results" / f"{values['run']}.json"
+    files.write_json(record, {**provenance, **localized(_results(content), places, "results")})
+    said.append(f"published {record}")
     for path, node in filled.items():
         with files.replacing(path) as temporary:
             temporary.write_text(nbformat.writes(node) + "\n", encoding="utf-8")
@@ -75,6 +78,14 @@ def publish(folder: Path, content: dict, notebooks: list[Path], known: dict[str,
         others = ", ".join(f"{name} = {values[name]!r} (not {known[name].default!r})" for name in differing)
         said.append(f"notebooks not published: the run's parameters are not their own: {others}")
     return said
+
+
+def _results(content: dict) -> dict:
+    """What the notebooks recorded, and how long each took."""
+    return {
+        "results": content.get("results", {}),
+        "seconds": {name: step["seconds"] for name, step in content["steps"].items()},
+    }
 
 
 def fill(source: Path, executed: Path, run: str, places: dict[str, str]) -> nbformat.NotebookNode:

@@ -32,7 +32,8 @@ def ran(folder: Path, *cells_outputs: tuple[str, list], profile: str = "demo") -
     (mine / "figures" / "lift.png").write_bytes(b"png")
     (mine / "figures" / "stale.png").write_bytes(b"of other parameters")
     step = {"started": "2026-01-01", "commit": "c0ffee", "versions": {"torch": "2"}, "figures": ["lift.png"]}
-    return mine, {"profile": profile, "command": "python -m artlib run", "steps": {"01_one": step}}
+    step["seconds"] = 2.5
+    return mine, {"profile": profile, "command": "python -m artlib run", "steps": {"01_one": step}, "results": {"01_one": {"n": 3}}}
 
 
 def publish_run(folder: Path, mine: Path, content: dict, **values) -> list[str]:
@@ -82,7 +83,11 @@ def test_publishing_cleans_outputs_and_writes_provenance(folder):
     assert node.metadata.artlib == {"run": "demo", "code": publish.code_hash(node)}
 
     figure = folder.parent / "figures" / "lift.png"
-    assert said == [f"published {figure}", f"published {folder / '01_one.ipynb'}"]
+    record = folder.parent / "results" / "demo.json"
+    assert said == [f"published {figure}", f"published {record}", f"published {folder / '01_one.ipynb'}"]
+    numbers = json.loads(record.read_text())
+    assert numbers["results"] == {"01_one": {"n": 3}} and numbers["seconds"] == {"01_one": 2.5}
+    assert numbers["commit"] == "c0ffee"
     provenance = json.loads(figure.with_suffix(".json").read_text())
     assert provenance["sha256"] == hashlib.sha256(b"png").hexdigest()
     assert (provenance["commit"], provenance["profile"]) == ("c0ffee", "demo")
