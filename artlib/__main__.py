@@ -1,4 +1,4 @@
-"""The command line: run the notebooks, check a log, export a model, list the parameters."""
+"""The command line: run the notebooks, check a log, export a model, fill in the tables, list the parameters."""
 
 import argparse
 import os
@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(command=_export)
 
+    report = commands.add_parser("report", help="bring the tables of README and docs up to date with results/")
+    report.set_defaults(command=_report)
+
     parameters = commands.add_parser("parameters", help="list what --set knows")
     parameters.set_defaults(command=_parameters)
     for command in (run, parameters):
@@ -108,6 +111,14 @@ def _export(options: argparse.Namespace) -> int:
         return 2
     export.export(settings["base"], options.adapter, options.path, options.form, settings["dtype"], options.llama_cpp)
     print(f"written: {options.path}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from artlib.running import report, run_folder
+
+    for page in report.write(run_folder.root() or Path.cwd()):
+        print(f"written: {page}")
     return 0
 
 

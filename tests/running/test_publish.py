@@ -33,7 +33,12 @@ def ran(folder: Path, *cells_outputs: tuple[str, list], profile: str = "demo") -
     (mine / "figures" / "stale.png").write_bytes(b"of other parameters")
     step = {"started": "2026-01-01", "commit": "c0ffee", "versions": {"torch": "2"}, "figures": ["lift.png"]}
     step["seconds"] = 2.5
-    return mine, {"profile": profile, "command": "python -m artlib run", "steps": {"01_one": step}, "results": {"01_one": {"n": 3}}}
+    return mine, {
+        "profile": profile,
+        "command": "python -m artlib run",
+        "steps": {"01_one": step},
+        "results": {"01_one": {"n": 3}},
+    }
 
 
 def publish_run(folder: Path, mine: Path, content: dict, **values) -> list[str]:

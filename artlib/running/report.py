@@ -1,0 +1,161 @@
+"""Tables of README and docs, made of what results/*.json hold.
+
+A page says where: `<!-- table: NAME -->` begins one and `<!-- end -->` ends it; what stands between is replaced.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from artlib import ArtlibError, files
+from artlib.analysis import comparison
+
+PAGES = ("README.md", "docs/results.md", "docs/speed.md")
+BLOCK = re.compile(r"<!-- table: (?P<name>[\w -]+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+class ReportError(ArtlibError, ValueError):
+    """A table that nothing was measured for."""
+
+
+def write(root: Path) -> list[str]:
+    """Bring the tables of all pages up to date.
+
+    Args:
+        root: of the repository.
+
+    Returns:
+        The pages that changed.
+    """
+    changed = outdated(root)
+    for page, text in changed.items():
+        with files.replacing(root / page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return list(changed)
+
+
+def outdated(root: Path) -> dict[str, str]:
+    """Pages whose tables differ from what was measured, and what they should say."""
+    found = {}
+    for page in PAGES:
+        path = root / page
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        new = BLOCK.sub(lambda block: filled(root, block["name"]), old)
+        if new != old:
+            found[page] = new
+    return found
+
+
+def filled(root: Path, name: str) -> str:
+    """A block with its table.
+
+    Raises:
+        ReportError: there is no such table, or no record of it.
+    """
+    kind, _, which = name.partition(" ")
+    if kind not in TABLES:
+        raise ReportError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
+    make, record = TABLES[kind]
+    path = root / "results" / record.format(which)
+    if not path.exists():
+        raise ReportError(f"table {name!r}: {path} is missing; measure it first, or take the table out")
+    return f"<!-- table: {name} -->\n{make(path)}\n<!-- end -->"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A frame as a Markdown table, without its index."""
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def values(path: Path) -> str:
+    """What every policy of a published run is worth."""
+    record = files.read_json(path)
+    evaluated, trained = record["results"]["03_evaluate"], record["results"]["02_train_lora"]
+    rows = []
+    for row in evaluated["values"]:
+        lift = "" if row["policy"] == "production" else _interval(row, "lift", "lift_lower", "lift_upper", ".1%")
+        rows.append(
+            {
+                "policy": row["policy"],
+                "value": _interval(row, "value", "lower", "upper", ".3f"),
+                "lift over production": lift,
+            }
+        )
+    machine, seconds = trained["machine"], sum(record["seconds"].values())
+    said = (
+        f"`{record['command']}`, commit {record['commit'][:7]}, {seconds / 60:.1f} min on {machine['threads']} threads "
+        f"of {machine['device']} in {machine['dtype']}; {trained['examples']:,} plays learnt from, n = "
+        f"{evaluated['n']:,} test impressions, by {evaluated['estimator']}; 95 % intervals clustered by member."
+    )
+    return f"{markdown(pd.DataFrame(rows))}\n\n{said}"
+
+
+def _interval(row: dict, mean: str, lower: str, upper: str, form: str) -> str:
+    sign = "+" if "%" in form else ""
+    m, low, high = (f"{row[name]:{sign}{form}}".replace("%", " %") for name in (mean, lower, upper))
+    return f"{m} ({low.removesuffix(' %')}, {high.removesuffix(' %')})"
+
+
+def methods(path: Path) -> str:
+    """The entries of a comparison: the first seed with its interval, then other seeds; means over seeds."""
+    rows = []
+    for entry, part in comparison.read(path).sort_values("seed", kind="stable").groupby("entry", sort=False):
+        first = part.iloc[0]
+        others = "".join(f"; {100 * lift:+.1f}" for lift in part["lift"].iloc[1:])
+        shares = {name: part[name].mean() for name in ("gap_closed", "gap_on_validation")}
+        rows.append(
+            {
+                "entry": entry,
+                "learns from": "" if first.isna()["examples"] else f"{first['examples']:,.0f} {first['kind']}",
+                "n": f"{first['n']:,}",
+                "lift over production": _interval(first, "lift", "lift_lower", "lift_upper", ".1%") + others,
+                **{
+                    name.replace("_", " "): "" if share != share else f"{share:.0%}".replace("%", " %")
+                    for name, share in shares.items()
+                },
+                "minutes": "" if part["minutes"].isna().all() else f"{part['minutes'].mean():.0f}",
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
+def forms(path: Path) -> str:
+    """Forms of the score: share of the gap that is closed, and the cross-entropy of the plays."""
+    table = pd.DataFrame(files.read_json(path)["rows"])
+    table["said"] = [
+        f"{100 * gap:.0f} %, {loss:.3f}" for gap, loss in zip(table["gap_closed"], table["loss"], strict=True)
+    ]
+    wide = table.pivot(index="form", columns="model", values="said").loc[
+        table["form"].unique(), table["model"].unique()
+    ]
+    return markdown(wide.reset_index())
+
+
+def speed(path: Path) -> str:
+    """Impressions a second, and ratios to what a user would write instead."""
+    columns = {
+        "scored_per_second": "scored a second",
+        "scoring_ratio_to_plain": "times plain",
+        "trained_per_second": "trained a second",
+        "training_ratio_to_plain": "times plain PEFT",
+        "training_ratio_to_trl": "times TRL",
+        "training_utilisation": "of a matrix product's rate",
+        "peak_gib": "peak GiB",
+        "commit": "commit",
+    }
+    rows = []
+    for name, record in files.read_json(path).items():
+        said = {title: "" if record[column] is None else record[column] for column, title in columns.items()}
+        rows.append({"model, prompt": name, **said, "commit": record["commit"][:7]})
+    return markdown(pd.DataFrame(rows))
+
+
+TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
+    "values": (values, "{}.json"),
+    "methods": (methods, "methods-{}.json"),
+    "forms": (forms, "forms.json"),
+    "speed": (speed, "speed.json"),
+}

@@ -1,0 +1,60 @@
+"""Tables of the pages: as the records have them, and no others."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from artlib.__main__ import main
+from artlib.running import report, run_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMS = {
+    "rows": [
+        {"form": "linear", "model": "zero-shot", "gap_closed": 0.221, "loss": 1.5},
+        {"form": "linear", "model": "sft", "gap_closed": 0.44, "loss": 1.4181},
+        {"form": "mixture", "model": "zero-shot", "gap_closed": 0.32, "loss": 1.49},
+        {"form": "mixture", "model": "sft", "gap_closed": 0.57, "loss": 1.387},
+    ]
+}
+PAGE = "# Results\n\n<!-- table: forms -->\nold\n<!-- end -->\n\nMore.\n"
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch) -> Path:
+    for name in ("docs", "results"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "README.md").write_text(PAGE)
+    (tmp_path / "results" / "forms.json").write_text(json.dumps(FORMS))
+    monkeypatch.setattr(run_folder, "root", lambda: tmp_path)
+    return tmp_path
+
+
+def test_committed_tables_are_those_of_the_records():
+    assert report.outdated(ROOT) == {}, "python -m artlib report"
+
+
+def test_a_table_is_filled_in_once_and_nothing_else_is_touched(repository, capsys):
+    assert main(["report"]) == 0 and capsys.readouterr().out == "written: README.md\n"
+    text = (repository / "README.md").read_text()
+    assert text.startswith("# Results\n\n<!-- table: forms -->\n| form | zero-shot | sft |\n")
+    assert "| linear | 22 %, 1.500 | 44 %, 1.418 |\n| mixture | 32 %, 1.490 | 57 %, 1.387 |\n<!-- end -->" in text
+    assert text.endswith("<!-- end -->\n\nMore.\n")
+    assert main(["report"]) == 0 and capsys.readouterr().out == ""
+
+
+def test_a_changed_record_is_noticed(repository):
+    report.write(repository)
+    changed = json.loads(json.dumps(FORMS).replace("1.4181", "1.5181"))
+    (repository / "results" / "forms.json").write_text(json.dumps(changed))
+    assert list(report.outdated(repository)) == ["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("from", "no table is called 'from'"), ("methods mars", "methods-mars.json is missing; measure it first")],
+)
+def test_a_table_that_cannot_be_made_says_why(repository, capsys, name, message):
+    (repository / "README.md").write_text(PAGE.replace("forms", name))
+    assert main(["report"]) == 1 and message in capsys.readouterr().err
+    assert (repository / "README.md").read_text() == PAGE.replace("forms", name)
