@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from artlib import ArtlibError
 
@@ -128,8 +129,21 @@ def _parameters(options: argparse.Namespace) -> int:
     paths = pipeline.notebooks_in(pipeline.notebooks_folder(options.notebooks))
     for known in parameters.known(paths).values():
         where = "through overrides" if known.overrides else ", ".join(known.notebooks)
-        print(f"{known.name}: {known.type} = {known.default!r}  # {known.meaning}  [{where}]")
+        print(f"{known.name}: {known.type} = {known.default!r}  # {known.meaning}{_allowed(known.name)}  [{where}]")
     return 0
+
+
+def _allowed(name: str) -> str:
+    """What a parameter may be, for a reader."""
+    from artlib.posttrain.settings import FIELDS, Range
+    from artlib.running.parameters import ALLOWED
+
+    allowed: Any = FIELDS[name].metadata["allowed"] if name in FIELDS else ALLOWED.get(name)
+    if allowed is None:
+        return ""
+    if isinstance(allowed, Range):
+        return f" ({allowed})"
+    return f" ({', '.join(allowed() if callable(allowed) else allowed)})"
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ room, its digest is kept instead.
 
 import ast
 import hashlib
+import inspect
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
-def changed(kept: Mapping | None, asked: Mapping, but: str = "") -> list[str]:
+def changed(kept: Mapping | None, asked: Mapping, but: str | None = None) -> list[str]:
     """In what the question that is asked differs from the one that was kept: names such as `settings.epochs`.
 
     Args:
@@ -48,6 +51,21 @@ def code(*parts: ModuleType | Path) -> str:
         text = path.read_text(encoding="utf-8")
         found.update((_undocumented(text) if path.suffix == ".py" else text).encode())
     return found.hexdigest()
+
+
+def code_from_outside(*things: Any) -> str:
+    """Return the SHA-256 of the code of functions and classes that were registered from outside this package: of the
+    file that they are in, or of themselves where they are from a notebook; "" for those of the package."""
+    found = hashlib.sha256()
+    outside = [thing for thing in things if not (getattr(thing, "__module__", None) or "").startswith("artlib.")]
+    for thing in outside:
+        try:
+            path = Path(inspect.getsourcefile(thing) or "")
+            text = path.read_text(encoding="utf-8") if path.is_file() else inspect.getsource(thing)
+        except (OSError, TypeError):
+            text = uuid.uuid4().hex  # nobody can say whether it is the same: never taken for it
+        found.update(text.encode())
+    return found.hexdigest() if outside else ""
 
 
 def _sources(part: ModuleType | Path) -> list[Path]:

@@ -1,9 +1,10 @@
 """One's own log in a dozen lines of pandas, validated, and judged without a language model.
 
-python examples/own_log.py FOLDER
+python examples/own_log.py [FOLDER]
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -51,4 +52,5 @@ def main(folder: Path) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1])).iloc[:, :11].round(4).to_string())
+    with tempfile.TemporaryDirectory() as somewhere:
+        print(main(Path(sys.argv[1] if len(sys.argv) > 1 else somewhere)).iloc[:, :11].round(4).to_string())

@@ -52,7 +52,7 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
     table = comparison.read(path).set_index("entry")
     assert list(table.index) == list(rows)
     assert list(table["method"]) == ["zero-shot", "text", "text", "sft", "counterfactual", "label sft"]
-    assert list(table["kind"].fillna("")) == ["", "plays", "plays", "plays", "impressions", "plays"]
+    assert list(table["learns_from"].fillna("")) == ["", "plays", "plays", "plays", "impressions", "plays"]
     spent = rows["counterfactual 80"]["seconds"] + rows["sft 40"]["seconds"]
     assert table.loc["counterfactual 80", "minutes"] == pytest.approx(spent / 60)
     assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 3

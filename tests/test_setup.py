@@ -24,10 +24,10 @@ HOUSE = {
     "__main__": "",
     "running": "pipeline report publish notebook forecast display run_folder parameters",
     "analysis": "plots errors evaluation comparison choices summary",
-    "policies": "answers llm text baselines",
-    "posttrain": "train trl trainer objectives adapters progress examples teacher settings",
+    "policies": "answers encoder llm text baselines",
+    "posttrain": "train trl trainer adapters objectives progress examples teacher settings",
     "lm": "export generation prompts prompts.reasoned prompts.label prompts.genre_likelihood prompts.caption "
-    "prompts.text forward tree calibration model embedded unsloth machine",
+    "prompts.text forward tree calibration model encoder embedded unsloth machine",
     "worlds": "own upworthy movielens fiction movielens_text simulation production tmdb sources registry",
     "data": "sampling log history columns oddities contract",
     "ope": "synthetic comparison sample_size result selection sequences diagnostics reward_model intervals estimators "

@@ -8,12 +8,13 @@ import pandas as pd
 from artlib import files
 
 INTERVALS = ("lift", "over_text")
+BASELINES = ("zero-shot", "text")
 COLUMNS = [
     "entry",
     "method",
     "seed",
     "examples",
-    "kind",
+    "learns_from",
     "n",
     "value",
     "lift",
@@ -127,7 +128,7 @@ class Row:
     def flat(self) -> dict:
         """`COLUMNS`."""
         flat = {name: getattr(self, name) for name in ("entry", "method", "seed", "examples", "minutes", "commit")}
-        flat |= {"kind": self.learns_from, "valid_answers": self.valid_answers}
+        flat |= {"learns_from": self.learns_from, "valid_answers": self.valid_answers}
         flat |= {name: getattr(self.test, name) for name in ("n", "value", "gap_closed")}
         for name in INTERVALS:
             if lift := getattr(self.test, name):
@@ -154,7 +155,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
     if not record:
         raise FileNotFoundError(f"{path} is missing or no JSON: python benchmarks/methods.py --world WORLD writes it")
     table = pd.DataFrame([Row.from_json(row).flat() for row in record["rows"]]).reindex(columns=COLUMNS)
-    numbers = [name for name in COLUMNS if name not in ("entry", "method", "kind", "commit")]
+    numbers = [name for name in COLUMNS if name not in ("entry", "method", "learns_from", "commit")]
     table[numbers] = table[numbers].astype(float)
     table.attrs["sha256"] = files.sha256(path)
     return table.astype({"seed": int, "n": int})
@@ -163,7 +164,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 def beside_each_other(table: pd.DataFrame) -> pd.DataFrame:
     """A row an entry, in percent: lifts of the first seed with their intervals, then means over the seeds."""
     first = table.sort_values("seed").drop_duplicates("entry").set_index("entry")
-    shown = first[["n", "examples", "kind"]].copy()
+    shown = first[["n", "examples", "learns_from"]].copy()
     for name in INTERVALS:
         numbers = 100 * first[[name, f"{name}_lower", f"{name}_upper"]].to_numpy()
         shown[name] = [f"{m:+.1f} ({low:+.1f}, {high:+.1f})" if m == m else "" for m, low, high in numbers]
@@ -179,7 +180,7 @@ def chosen_by_validation(table: pd.DataFrame) -> pd.Series | None:
 
     All compete by their first seed, those asked about the whole of both splits. None where there are none.
     """
-    whole = table["minutes"].notna() & table["gap_on_validation"].notna()
+    whole = ~table["method"].isin(BASELINES) & table["gap_on_validation"].notna()
     candidates = table[whole & (table["seed"] == table["seed"].min())]
     if candidates.empty:
         return None
@@ -197,7 +198,7 @@ def provenance(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         rows[name] = {
             "command": f"python benchmarks/methods.py --world {name}",
             "entries": table["entry"].nunique(),
-            "trainings": int((~table["method"].isin(["zero-shot", "text"])).sum()),
+            "trainings": int((~table["method"].isin(BASELINES)).sum()),
             "test impressions": table["n"].max(),
             "commits": ", ".join(commits),
             "record's sha256": table.attrs["sha256"][:16],

@@ -236,7 +236,7 @@ def calibration(test: Log, choices: dict[str, np.ndarray], bins: int = 8):
 
 @themed
 def methods(table: pd.DataFrame):
-    """Ways of post-training beside each other (`evaluation.methods`): by plays, by time, and with their intervals.
+    """Ways of post-training beside each other (`comparison.read`): by plays, by time, and with their intervals.
 
     Hollow points: entries that were asked about fewer test impressions than the others.
     """

@@ -6,6 +6,8 @@ import pyarrow.compute as pc
 
 from artlib.data.columns import codes
 
+PSEUDO_TITLES = 5.0  # of the average member's genres, added to what a member watched
+
 
 class History:
     """What each user watched, ready to be asked for what came strictly before an impression."""
@@ -56,11 +58,30 @@ class History:
         profile = np.maximum(counts[stop] - counts[start], 0)
         return profile / np.maximum(profile.sum(axis=1, keepdims=True), 1e-12)
 
+    def affinity(self, impressions: pa.Table, average: np.ndarray) -> np.ndarray:
+        """(n, G) how many times as much of each genre the user watched as the average member, see `affinities`."""
+        start, stop = self.spans(impressions)
+        return affinities(self.genre_profile(impressions), stop - start, average)
+
     def favourites(self, impressions: pa.Table, n: int = 3) -> list[list[str]]:
         """The names of each user's top genres at the impression, most first, at most n."""
         names, profile = np.array(self.genres), self.genre_profile(impressions)
         top = np.argsort(-profile, axis=1, kind="stable")[:, :n]
         return [names[row[profile[i, row] > 0]].tolist() for i, row in enumerate(top)]
+
+
+def affinities(profile: np.ndarray, n_watched: np.ndarray, average: np.ndarray) -> np.ndarray:
+    """(..., G) how many times the average member's share of each genre this member's is, > 0.
+
+    A short history says little: `PSEUDO_TITLES` titles of the average member's are added to it.
+
+    Args:
+        profile: (..., G) shares in what the member watched; 0 without history.
+        n_watched: (...) titles.
+        average: (G,) the average member's shares, > 0.
+    """
+    n = np.where(profile.any(axis=-1), n_watched, 0)[..., None]  # titles without a genre say nothing
+    return (n * profile / average + PSEUDO_TITLES) / (n + PSEUDO_TITLES)
 
 
 def genre_names(titles: pa.Table) -> list[str]:

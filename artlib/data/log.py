@@ -252,6 +252,13 @@ class Log:
             kept = self._shared["history"] = self.titles, self.histories, History(self.titles, self.histories)
         return kept[2]
 
+    @functools.cached_property
+    def average_profile(self) -> np.ndarray:
+        """(G,) the average member's genre profile over the training split (all impressions, if there is none), > 0."""
+        train = self.split("train").impressions
+        average = self.history.genre_profile(train if len(train) else self.impressions).mean(axis=0)
+        return 0.99 * average + 0.01 / len(average)  # no genre has no fans at all
+
     def expected_reward(self) -> np.ndarray:
         """(n, K) true expected reward of every candidate; 0 where padded. Simulated worlds only."""
         if self.truth is None:

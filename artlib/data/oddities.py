@@ -21,11 +21,20 @@ def warnings(tables: dict[str, pa.Table]) -> list[str]:
         One line a kind: file, column, how many rows, an example, what it means or what will be left out.
     """
     return [
+        *_no_genres(tables["titles"]),
         *_hardly_any_history(tables),
         *other_order(tables["impressions"]),
         *_rounded(tables["impressions"]),
         *_unjudged(tables["impressions"]),
     ]
+
+
+def _no_genres(titles: pa.Table) -> Iterator[str]:
+    if not pc.any(pc.greater(pc.list_value_length(titles["genres"]), 0)).as_py():
+        yield (
+            "titles.parquet, column genres: no title has any; the default prompt tells members apart by them: "
+            "train with prompt=caption or prompt=label"
+        )
 
 
 def _hardly_any_history(tables: dict[str, pa.Table]) -> Iterator[str]:

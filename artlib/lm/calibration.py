@@ -1,7 +1,11 @@
 """From scores of candidates to probabilities."""
 
+import warnings
+
 import numpy as np
 import scipy.optimize
+
+BOUNDS = (-3, 6)  # of the logarithm of a temperature
 
 
 def probabilities(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -33,4 +37,7 @@ def fit_temperature(scores: np.ndarray, chosen: np.ndarray) -> float:
         top = z.max(axis=1)
         return float(np.mean(top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(z)), chosen]))
 
-    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-3, 6), method="bounded").x))
+    found = scipy.optimize.minimize_scalar(loss, bounds=BOUNDS, method="bounded").x
+    if found > BOUNDS[1] - 0.01:
+        warnings.warn("the scores say nothing of what was chosen, or the opposite: no temperature suits", stacklevel=2)
+    return float(np.exp(found))

@@ -19,9 +19,9 @@ _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 def locate(name: str) -> str:
     """A folder or hub id for a model's name; `EMBEDDED` and `TINY` are made on first use."""
     if name == EMBEDDED:
-        return str(_made_once(f"{EMBEDDED}-{_GGUF_SHA256[:8]}-2", _convert_embedded))
+        return str(made_once(f"{EMBEDDED}-{_GGUF_SHA256[:8]}-2", _convert_embedded))
     if name == TINY:
-        return str(_made_once("tiny-2", _make_tiny))
+        return str(made_once("tiny-2", _make_tiny))
     if Path(name).is_dir():
         return _checked_folder(Path(name))
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -37,7 +37,7 @@ def _checked_folder(folder: Path) -> str:
     return str(folder)
 
 
-def _made_once(name: str, make) -> Path:
+def made_once(name: str, make) -> Path:
     """The cached folder `name`, made by `make(folder)` under a lock if it is not there or does not check out."""
     folder = machine.cache_folder() / name
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,8 @@ def _made_once(name: str, make) -> Path:
             with files.replacing(folder) as temporary:
                 temporary.mkdir()
                 make(temporary)
-                sums = {path.name: files.sha256(path) for path in sorted(temporary.iterdir())}
+                made = sorted(path for path in temporary.rglob("*") if path.is_file())
+                sums = {path.relative_to(temporary).as_posix(): files.sha256(path) for path in made}
                 files.write_json(temporary / "checksums.json", sums)
     return folder
 

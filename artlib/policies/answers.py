@@ -21,6 +21,20 @@ from artlib.policies.text import caption_embeddings, text_scores
 from artlib.posttrain import adapters
 from artlib.posttrain.settings import Settings
 
+# The settings that the bare model's answers depend on.
+SCORING = (
+    "base",
+    "prompt",
+    "load_in_4bit",
+    "max_tokens",
+    "history_tokens",
+    "n_genres",
+    "n_recent",
+    "samples",
+    "max_new_tokens",
+    "seed",
+)
+
 
 def ask(
     log: Log,
@@ -82,7 +96,7 @@ class _Session:
             "log": log.manifest.get("files"),
             "most": most,
             "deterministic": deterministic,
-            "code": [adapters.code(), fingerprint.code(policies)],
+            "code": [adapters.code(settings), fingerprint.code(policies)],
             "validation": [settings.max_validation, settings.seed],
             "dtype": machine.resolve(settings.dtype),
         }
@@ -122,7 +136,7 @@ class _Session:
         own = dataclasses.asdict(self.settings)
         trainings = [files.read_json(adapter / "training.json") for adapter in trained.values()]
         twin = next((training for training in trainings if training["settings"] == own), {})
-        question = {"settings": {k: v for k, v in own.items() if k != adapters.NUMBERS}, "frame": twin.get("frame")}
+        question = {"settings": {name: own[name] for name in SCORING}, "frame": twin.get("frame")}
         scores = functools.partial(llm_scores, self.log, settings=self.settings, adapter=None, frame=twin.get("frame"))
         self._ask("llm-zero-shot", question, scores, twin.get("zero_shot_temperature"))
 

@@ -9,13 +9,20 @@ import os
 import sys
 from pathlib import Path
 
-from artlib import data, files, fingerprint, lm, ope, posttrain
+from artlib import ArtlibError, data, files, fingerprint, lm, ope, posttrain
 from artlib.data import Log
+from artlib.lm import prompts
+from artlib.posttrain import objectives
 from artlib.posttrain.settings import Settings
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "unsloth", "datasets")
+OWN = ("fingerprint.json", "training.json", "checkpoints", "adapter_model.safetensors")
 # An adapter that was trained in one type of numbers is of use in another, and a checkpoint, too.
 NUMBERS = "dtype"
+
+
+class AdapterError(ArtlibError, ValueError):
+    """A folder in which no adapter may be written."""
 
 
 def question(log: Log, settings: Settings, start: Path | None) -> dict:
@@ -23,14 +30,16 @@ def question(log: Log, settings: Settings, start: Path | None) -> dict:
     return {
         "settings": dataclasses.asdict(settings),
         "data": log.manifest.get("files"),
-        "code": code(),
+        "code": code(settings),
         "start": files.sha256(start / "adapter_model.safetensors") if start else None,
     }
 
 
-def code() -> str:
+def code(settings: Settings) -> str:
     """What training and scoring do, so that adapters and answers of other code are not taken for today's."""
-    return fingerprint.code(data, lm, posttrain, sys.modules[ope.cross_fit.__module__])
+    own = fingerprint.code(data, lm, posttrain, sys.modules[ope.cross_fit.__module__])
+    chosen = type(prompts.find(settings.prompt)), objectives.OBJECTIVES.get(settings.method, objectives.sft)
+    return own + fingerprint.code_from_outside(*chosen)
 
 
 def finished(folder: Path, asked: dict) -> dict | None:
@@ -47,6 +56,9 @@ def finished(folder: Path, asked: dict) -> dict | None:
 def begin(folder: Path, asked: dict) -> list[str] | None:
     """Keep checkpoints of the same training, and say in which frame its prompts were; discard those of any other."""
     kept = files.read_json(folder / "fingerprint.json")
+    foreign = folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in OWN)
+    if foreign:
+        raise AdapterError(f"{folder} holds other files than an adapter's, which would be lost; name another folder")
     if fingerprint.changed(kept, asked, NUMBERS):
         files.discard(folder)
         return None
@@ -76,7 +88,7 @@ def find(folder: str | os.PathLike, log: Log) -> dict[str, Path]:
         training = files.read_json(path)
         if training["data"] != log.manifest.get("files"):
             print(f"{path.parent} is left out: it was trained on another log")
-        elif training["code"] != code():
+        elif training["code"] != code(settings_of(path.parent)):
             print(f"{path.parent} is left out: it was trained by other code; train it again")
         else:
             found[f"llm-{path.parent.name}"] = path.parent
@@ -97,7 +109,7 @@ def can_start(folder: Path, log: Log, settings: Settings) -> bool:
     """Whether a refining method may begin from the adapter in a folder: one of the same make, data and code. However it
     was trained, it is the reference."""
     training = files.read_json(folder / "training.json")
-    if not training or training["data"] != log.manifest.get("files") or training["code"] != code():
+    if not training or training["data"] != log.manifest.get("files") or training["code"] != code(settings):
         return False
     same = ("base", "prompt", "lora_rank", "lora_layers", "n_genres", "n_recent", "load_in_4bit")
     return all(training["settings"].get(name) == getattr(settings, name) for name in same)

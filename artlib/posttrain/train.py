@@ -59,13 +59,13 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 
     language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers, settings.seed)
     train = _with_reference(language_model, train, start, settings)
-    untrained = Untrained.ask(language_model, validation)
+    begun = Start.ask(language_model, validation)
     under_way = _trainer(language_model, tokenizer, train, validation, folder, settings)
     progress.show_in_terminals(under_way)
     before = _before(folder, bool(checkpoint), lambda: _validated(language_model, under_way, validation, settings))
     under_way.train(resume_from_checkpoint=checkpoint)
     language_model.save_pretrained(str(folder), selected_adapters=["default"])  # without the reference of TRL's DPO
-    reloaded = _reloaded(language_model, folder, validation, untrained, settings)
+    reloaded = _reloaded(language_model, folder, validation, begun, settings)
     after = _after(reloaded, tokenizer, under_way, validation, settings)
     return adapters.finish(
         folder,
@@ -79,7 +79,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
             "zero_shot_temperature": _zero_shot_temperature(start, before),
             "curve": _curve(under_way.state, before, after),
             "valid_answers": after.valid_answers,
-            "order_sensitivity": untrained.beside(reloaded, validation),
+            "order_sensitivity": begun.beside(reloaded, validation),
             "seconds": round(time.time() - started, 1),
             "resumed": checkpoint is not None,
             **_provenance(under_way.state, settings),
@@ -104,8 +104,9 @@ class Validation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Untrained:
-    """What the model with fresh adapters says, to compare the trained one with.
+class Start:
+    """What the model says before the first step (of a refining method: the adapter of sft), to compare the trained
+    one with.
 
     Attributes:
         scores: (FEW, K) of the first validation plays.
@@ -116,7 +117,7 @@ class Untrained:
     order_sensitivity: float | None
 
     @classmethod
-    def ask(cls, language_model, validation: Examples) -> "Untrained":
+    def ask(cls, language_model, validation: Examples) -> "Start":
         sensitivity = prompts.form_of(validation.prompts).order_sensitivity(language_model, validation.prompts)
         return cls(prompts.score_as_trained(language_model, validation.prompts[:FEW]), sensitivity)
 
@@ -203,18 +204,18 @@ def _after(trained, tokenizer, under_way, validation: Examples, settings: Settin
     return Validation(loss, calibration.fit_temperature(scores, validation.arrays.shown), valid)
 
 
-def _reloaded(language_model, folder: Path, validation: Examples, untrained: Untrained, settings: Settings):
+def _reloaded(language_model, folder: Path, validation: Examples, begun: Start, settings: Settings):
     """The model with the saved adapter, read back, if it scores as the trained one does.
 
     In 16 bits, other kernels may round otherwise, but by far less than what training changed.
     """
-    few, real = validation.prompts[:FEW], np.isfinite(untrained.scores)
+    few, real = validation.prompts[:FEW], np.isfinite(begun.scores)
     trained = prompts.score_as_trained(language_model, few)
     if not np.isfinite(trained[real]).all():
         raise RuntimeError(f"{folder}: training diverged, its scores are no numbers; lower learning_rate")
     reloaded, _ = _load(settings, folder)
     after = prompts.score_as_trained(reloaded, few)
-    difference, learnt = (float(np.abs(trained[real] - other[real]).max()) for other in (after, untrained.scores))
+    difference, learnt = (float(np.abs(trained[real] - other[real]).max()) for other in (after, begun.scores))
     exact = machine.resolve(settings.dtype) == "float32"
     if not difference <= (1e-3 if exact else min(0.5, max(1e-2, 0.1 * learnt))):
         raise RuntimeError(f"{folder}: the adapter read back scores differently by up to {difference:.3g} nats")

@@ -7,10 +7,11 @@ import numpy as np
 
 from artlib.lm import model
 from artlib.lm.prompts.label import LabelPrompt
-from artlib.lm.prompts.text import IGNORE
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import Settings
 from artlib.posttrain.trainer import arguments
+
+IGNORE = -100  # no loss on this token
 
 
 def label_trainer(language_model, tokenizer, train: Examples, validation: Examples, folder: Path, settings: Settings):

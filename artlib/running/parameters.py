@@ -187,7 +187,8 @@ def _expand(parameters: dict[str, Parameter], values: dict[str, Any], origins: d
             known = f"it takes {', '.join(sorted(inside))}"
             raise ParameterError(f"parameter {OVERRIDES}: {name} is no setting that it takes; {known}")
         if origins[name] == "default":
-            values[name], origins[name] = value, origins[OVERRIDES]
+            values[name] = _value(parameters, name, value, conform, f"{OVERRIDES}, {origins[OVERRIDES]}")
+            origins[name] = origins[OVERRIDES]
 
 
 def _gathered(parameters: dict[str, Parameter], values: dict[str, Any], origins: dict[str, str]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def run(
         name: the run's; the profile's unless given.
         notebooks: their folder; the repository's unless given.
         force: skip none.
-        publishing: afterwards copy figures and outputs into the repository (`artlib.publish`).
+        publishing: afterwards copy figures and outputs into the repository (`artlib.running.publish`).
         timeout: seconds a cell may take; no limit unless given.
 
     Returns:
@@ -62,6 +62,8 @@ def run(
         path = Path(values.get(given) or "").expanduser()
         if values.get(given) and path.is_dir():
             values[given] = str(path.absolute())
+        elif values.get(given) and given == "data":
+            raise parameters.ParameterError(f"parameter data: {values[given]!r} is not a folder")
     _set_environment()
     folder = run_folder.of(values["run"])
     print(f"{len(paths)} notebooks, profile {profile}, into {folder}", flush=True)

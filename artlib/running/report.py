@@ -109,7 +109,7 @@ def methods(path: Path) -> str:
         rows.append(
             {
                 "entry": entry,
-                "learns from": "" if first.isna()["examples"] else f"{first['examples']:,.0f} {first['kind']}",
+                "learns from": "" if first.isna()["examples"] else f"{first['examples']:,.0f} {first['learns_from']}",
                 "n": f"{first['n']:,}",
                 "lift over production": _interval(first, "lift", "lift_lower", "lift_upper", ".1%") + others,
                 **{

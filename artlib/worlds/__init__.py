@@ -11,7 +11,7 @@ from pathlib import Path
 
 from artlib import data as log_package
 from artlib import fingerprint
-from artlib.data import Log
+from artlib.data import Log, LogError
 from artlib.worlds.registry import World, find, known, register
 
 __all__ = ["World", "find", "known", "open_log", "register", "source_stamp"]
@@ -36,9 +36,11 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
     asked = {
         "world": world,
         "build": {name: str(value) for name, value in arguments.items()},
-        "code": fingerprint.code(sys.modules[__name__], log_package),
+        "code": fingerprint.code(sys.modules[__name__], log_package) + fingerprint.code_from_outside(found.build),
         "source": source_stamp(world, data),
     }
+    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
+        raise LogError(f"{folder} holds other files than a log's, which would be lost; name another folder")
     if (folder / "manifest.json").exists():
         log = Log.load(folder, validate=False)  # its checksums show that it is what was validated
         if not fingerprint.changed(log.manifest.get("fingerprint"), asked):

@@ -11,6 +11,7 @@ from made_models import made_tokenizer
 
 from artlib import data
 from artlib.data import Log, contract
+from artlib.data.history import PSEUDO_TITLES
 from artlib.lm import embedded, model, prompts
 from artlib.lm.prompts import genre_likelihood, label
 from artlib.lm.prompts import text as shared
@@ -80,8 +81,8 @@ def test_a_prompt_over_the_limit_is_an_error_that_names_the_impression(small_log
 
 
 def test_a_history_over_its_budget_loses_its_oldest_titles_and_is_counted(small_log, tokenizer):
-    wide = prompts.reader(small_log, tokenizer, "caption", history_tokens=10_000, max_tokens=100_000)
-    narrow = prompts.reader(small_log, tokenizer, "caption", history_tokens=120, max_tokens=100_000)
+    wide = prompts.reader(small_log, tokenizer, "caption", history_tokens=10_000, n_recent=3, max_tokens=100_000)
+    narrow = prompts.reader(small_log, tokenizer, "caption", history_tokens=120, n_recent=3, max_tokens=100_000)
     rows = small_log.take(np.arange(50))
     long, short = wide.read(rows), narrow.read(rows)
     assert wide.shortened == 0 and 0 < narrow.shortened <= 50
@@ -120,7 +121,7 @@ def test_affinities_say_what_a_member_watches_more_than_others(small_log, tokeni
     profile, (start, stop) = history.genre_profile(train.impressions), history.spans(train.impressions)
     average = 0.99 * profile.mean(axis=0) + 0.01 / profile.shape[1]
     n = (stop - start)[:, None]
-    shrunk = (n * profile + genre_likelihood.PSEUDO_TITLES * average) / (n + genre_likelihood.PSEUDO_TITLES)
+    shrunk = (n * profile + PSEUDO_TITLES * average) / (n + PSEUDO_TITLES)
     np.testing.assert_allclose(affinity, shrunk / average, rtol=1e-12)
     assert affinity.min() > 0
     names = genre_likelihood.shortest_unique_prefixes(data.genre_names(small_log.titles))

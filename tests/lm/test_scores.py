@@ -238,6 +238,13 @@ def test_permuting_candidates_permutes_caption_scores(tiny, captions):
     )
 
 
+def test_captions_that_join_to_the_same_text_are_told_apart(tiny):
+    first = CaptionPrompt([5, 6], [7], [8, 9], [[10, 11, 12], [13]])
+    second = CaptionPrompt([5, 6], [7], [8, 9], [[10], [11, 12, 13]])
+    together = prompts.score(tiny[0], [first, second])
+    np.testing.assert_allclose(together[1], prompts.score(tiny[0], [second])[0], atol=1e-4)
+
+
 def test_cyclic_rotation_of_the_options_permutes_label_scores(tiny, questions):
     prompt = questions[0]
     order = np.roll(np.arange(len(prompt.options)), 1)

@@ -82,7 +82,7 @@ def test_an_adapter_of_another_number_type_is_kept_and_says_its_own(trained):
 def test_an_adapter_of_other_code_is_trained_anew(small_log, tmp_path, monkeypatch):
     settings = dataclasses.replace(TINY, max_examples=4)
     first = train.post_train(small_log, tmp_path / "sft", settings)
-    monkeypatch.setattr(adapters, "code", lambda: "another")
+    monkeypatch.setattr(adapters, "code", lambda _: "another")
     again = train.post_train(small_log, tmp_path / "sft", settings)
     assert again["code"] == "another" != first["code"]
 
@@ -165,7 +165,7 @@ def test_reasons_longer_than_an_answer_may_be_are_left_out(small_log, tmp_path):
 def test_a_start_of_other_code_is_trained_anew(small_log, tmp_path, monkeypatch):
     settings = dataclasses.replace(TINY, max_examples=4, method="softmax-dpo")
     for code in ("earlier", "todays"):
-        monkeypatch.setattr(adapters, "code", lambda code=code: code)
+        monkeypatch.setattr(adapters, "code", lambda _, code=code: code)
         train.post_train(small_log, tmp_path / "softmax-dpo", settings)
         assert files.read_json(tmp_path / "sft" / "training.json")["code"] == code
 
@@ -434,3 +434,11 @@ def test_an_adapters_frame_is_kept_through_training_resumption_and_scoring(small
     other = dataclasses.replace(settings, n_genres=2)
     answers.ask(small_log, tmp_path / "others", other, {}, most=4, report=lambda _: None)
     assert frames[-1] == ("Tuesday: ", "\n")
+
+
+def test_a_folder_with_other_peoples_files_is_not_wiped(small_log, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    with pytest.raises(adapters.AdapterError, match="holds other files than an adapter's, which would be lost"):
+        train.post_train(small_log, tmp_path / "mine", TINY)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "precious"

@@ -164,6 +164,7 @@ def test_opening_again_builds_only_when_something_changed(tmp_path, monkeypatch)
         return build(**arguments)
 
     counted.__signature__ = inspect.signature(build)
+    counted.__module__ = build.__module__
     monkeypatch.setitem(registry._in_this_folder(), "fiction", dataclasses.replace(fiction.WORLD, build=counted))
     assert open_log(tmp_path / "log", "fiction", **sizes).manifest == first.manifest and not calls
     assert open_log(tmp_path / "log", "fiction", **(sizes | {"seed": 2})).manifest["seed"] == 2 and len(calls) == 1
@@ -182,6 +183,13 @@ def test_own_log_is_validated_and_taken(small_log, tmp_path):
         open_log(tmp_path / "log", "own")
     with pytest.raises(LogError, match="world 'elsewhere' is not one of fiction, movielens, own, upworthy"):
         open_log(tmp_path / "log", "elsewhere")
+
+
+def test_a_folder_with_other_peoples_files_is_not_wiped(tmp_path):
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(LogError, match="holds other files than a log's, which would be lost"):
+        open_log(tmp_path, "fiction")
+    assert (tmp_path / "notes.txt").read_text() == "precious"
 
 
 # Probabilities

@@ -42,7 +42,13 @@ def register(form: PromptForm) -> PromptForm:
 
 
 def form_of(prompts: Sequence[Prompt]) -> PromptForm:
-    """The form of prompts, which are all of one."""
+    """The form of prompts, which are all of one.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not len(prompts):
+        raise ValueError("no prompts: there is no impression to ask about")
     return find(prompts[0].form)
 
 
@@ -91,7 +97,8 @@ def score_both_ways(
 
 
 def audit(prompts: Sequence[Prompt], reader: Reader) -> dict:
-    """Token lengths of prompts: how long, how near the limit, how many histories were shortened to fit."""
+    """Token lengths of prompts: how long, how near the limit, how many histories were shortened to fit, of all that the
+    reader has read."""
     lengths = np.array([prompt.n_tokens for prompt in prompts])
     return {
         "prompts": len(lengths),

@@ -102,8 +102,8 @@ class Caption(PromptForm):
     def score(self, model, prompts: Sequence[CaptionPrompt], batch_tokens: int) -> np.ndarray:
         """What the model says of a caption in general is asked once, however many impressions have it."""
         sets: dict = {}
-        which = [sets.setdefault((*p.trunk, *sum(p.captions, [])), len(sets)) for p in prompts]
-        one_each = [prompts[which.index(number)] for number in range(len(sets))]
+        which = [sets.setdefault((tuple(p.trunk), *map(tuple, p.captions)), len(sets)) for p in prompts]
+        one_each = [prompts[row] for row in np.unique(which, return_index=True)[1]]
         most = max(len(p.captions) for p in prompts)
         general, member = (
             leaf_table(

@@ -9,12 +9,12 @@ import numpy as np
 import scipy.special
 import torch
 
+from artlib.data.history import affinities
 from artlib.lm.forward import MASKED_SCORE, leaf_log_probabilities, leaf_table
 from artlib.lm.prompts.text import PromptForm, Reader, leading_ids
 from artlib.lm.tree import Tree, collate_trees, lay_out
 
 SAMPLE = 32  # posters by which answers are calibrated
-PSEUDO_TITLES = 5.0  # of the average member's genres, added to what a member watched: a short history says little
 SHARPNESS = 0.5  # of a model's answers, which are too sure of themselves; chosen on the demo's validation plays
 PACKED = 256  # tokens of a sequence of several posters
 
@@ -29,7 +29,7 @@ class GenrePrompt:
             list for the same artwork wherever it comes up, so that it need be read once only.
         genres: token ids of every genre's name, of as many words as tell it from the others.
         average: (G,) the share of each genre in what the average member watched, > 0.
-        affinity: (G,) how many times that is the share in what this member watched, shrunk by `PSEUDO_TITLES`, > 0.
+        affinity: (G,) how many times that is the share in what this member watched, shrunk as in `data.history`, > 0.
         sample: posters of the training split: what a model says of these tells what it says of any.
     """
 
@@ -58,16 +58,14 @@ class GenreReader(Reader):
         self._frame = [*leading_ids(self._tokenizer), *self._pieces.first("A film poster shows this:")]
         self._after_poster = self._special("\nIt appeals to fans of")
         self.genres = [self._encode(f" {name}") for name in shortest_unique_prefixes(self._genres)]
+        self._average = log.average_profile
         train = log.split("train") if len(log.split("train").impressions) else log
-        average = self._history.genre_profile(train.impressions).mean(axis=0)
-        self._average = 0.99 * average + 0.01 / len(average)  # no genre has no fans at all
         arrays = train.arrays()
         known = np.unique(arrays.candidates[arrays.mask])
         self.sample = [self._artwork(k) for k in np.random.default_rng(0).permutation(known)[:SAMPLE]]
 
     def _prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray) -> GenrePrompt:
-        n = len(watched) if profile.any() else 0  # titles without a genre say nothing
-        affinity = (n * profile / self._average + PSEUDO_TITLES) / (n + PSEUDO_TITLES)
+        affinity = affinities(profile, np.array(len(watched)), self._average)
         posters = [self._artwork(k) for k in artworks]
         return GenrePrompt(self._frame, posters, self.genres, self._average, affinity, self.sample)
 
@@ -146,10 +144,12 @@ def likelihood_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return scores.masked_fill(~batch["candidates"], MASKED_SCORE)
 
 
-def mixture_scores(genres: np.ndarray, usual: np.ndarray, poster: np.ndarray, affinity: np.ndarray) -> np.ndarray:
+def mixture_scores(
+    genres: np.ndarray, usual: np.ndarray, poster: np.ndarray, affinity: np.ndarray, sharpness: float = SHARPNESS
+) -> np.ndarray:
     """score(c) = log sum_g p(g | c) a_g: the member's affinity to the genre that a picture appeals to, expected.
 
-    p(g | c) is the softmax over genres of SHARPNESS (log p(g | poster c) - usual_g). Taking off what the model says on
+    p(g | c) is the softmax over genres of sharpness (log p(g | poster c) - usual_g). Taking off what the model says on
     average is the batch calibration of Zhou et al. (2024): without it the genres whose names are likely words win
     everywhere.
 
@@ -162,7 +162,7 @@ def mixture_scores(genres: np.ndarray, usual: np.ndarray, poster: np.ndarray, af
     Returns:
         (n, K) scores.
     """
-    p = scipy.special.softmax(SHARPNESS * (genres - usual), axis=1)
+    p = scipy.special.softmax(sharpness * (genres - usual), axis=1)
     return np.log(np.einsum("nkg,ng->nk", p[poster], affinity))
 
 

@@ -43,13 +43,14 @@ def parse(answer: str) -> str | None:
 def vote(
     write: Write,
     prompts: Sequence[ReasonedPrompt],
-    samples: int = 8,
+    samples: int = 5,
     temperature: float = 0.7,
     max_new_tokens: int = 96,
     batch: int = 32,
     seed: int = 0,
 ) -> tuple[np.ndarray, float]:
-    """Have reasoned answers written and count their votes. Each sample sees the options in another cyclic rotation.
+    """Have reasoned answers written and count their votes. Each sample sees the options in the next cyclic
+    rotation; with more samples than options, the first ones come again.
 
     Args:
         write: (token ids of prompts, max_new_tokens, temperature) -> answers, as `generation.generate` and

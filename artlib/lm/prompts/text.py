@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from artlib.lm.tree import Tree
 
-IGNORE = -100  # no loss on this token
 LEADS = ("\n", ":", ")", "!")  # what text may stand after, to see how it is tokenised there
 DAY = datetime.datetime(2024, 7, 26)  # for chat templates that ask what day it is: Llama 3's own, if none is told
 SYSTEM = "You design film posters."
@@ -61,7 +60,7 @@ class Reader(abc.ABC):
         history_tokens: int = 96,
         max_tokens: int = 2048,
         n_genres: int = 3,
-        n_recent: int = 3,
+        n_recent: int = 0,
         frame: Sequence[str] | None = None,
     ):
         self.history_tokens, self.max_tokens = history_tokens, max_tokens
