@@ -27,7 +27,7 @@ from artlib.analysis import evaluation
 from artlib.analysis.comparison import Lift, Row, Worth
 from artlib.data import Log
 from artlib.lm import embedded, machine
-from artlib.policies import answers, baselines, text
+from artlib.policies import answers, baselines, bilinear
 from artlib.policies.llm import llm_scores
 from artlib.posttrain.settings import METHODS, Settings
 from artlib.posttrain.train import post_train
@@ -222,7 +222,7 @@ class _Session:
         self.log, self.folder, self.comparison, self.base = log, folder, comparison, base
         artworks = np.arange(len(log.artworks))
         settings = comparison.settings(comparison.baselines[0], 0, base)
-        self.embeddings = functools.cache(lambda: text.caption_embeddings(log, artworks, settings))
+        self.embeddings = functools.cache(lambda: bilinear.caption_embeddings(log, artworks, settings))
 
     def is_done(self, entry: Entry, seed: int, rows: list[dict]) -> bool:
         """Whether a row has this entry, with these settings; nothing in zero-shot is random: one seed does for all."""
@@ -267,7 +267,8 @@ class _Session:
         check = data.plays(self.log, "validation", settings.max_validation, settings.seed)
         learnt = plays, check
         chosen = {
-            split: (part, text.text_scores(self.log, part, self.embeddings(), *learnt)) for split, part in parts.items()
+            split: (part, bilinear.bilinear_scores(self.log, part, self.embeddings(), *learnt))
+            for split, part in parts.items()
         }
         return chosen, {"examples": len(plays.impressions), "learns_from": "plays"}
 

@@ -187,7 +187,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
         "max_weight_share",
         "verdict",
     ]
-    learned = table["policy"].str.startswith(("llm", "text")) & table["estimator"].isin(ESTIMATORS)
+    learned = table["policy"].str.startswith(("llm", "text", "encoder")) & table["estimator"].isin(ESTIMATORS)
     return table[(table["slice"] == "all") & learned][columns]
 
 
@@ -196,7 +196,7 @@ def against(
 ) -> pd.DataFrame:
     """The paired lifts in true value of some policies over each baseline, clustered by user and by title; empty where
     the truth is not known."""
-    baselines = ("production", "llm-zero-shot", "popular", "text", "text-whole-log")
+    baselines = ("production", "llm-zero-shot", "popular", "encoder-zero-shot", "text", "text-whole-log")
     columns = ["policy", "baseline", "cluster", "lift", "lift_lower", "lift_upper"]
     if test.truth is None:
         return pd.DataFrame(columns=columns)

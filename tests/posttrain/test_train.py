@@ -428,11 +428,11 @@ def test_an_adapters_frame_is_kept_through_training_resumption_and_scoring(small
     assert train.post_train(small_log, folder.parent / "softmax-dpo", refined)["frame"] == ["Monday: ", "\n"]
     assert adapters.frame_of(folder) == ["Monday: ", "\n"]
     trained = adapters.find(folder.parent, small_log)
-    answers.ask(small_log, tmp_path / "policies", settings, trained, most=4, report=lambda _: None)
+    answers.ask(small_log, tmp_path / "policies", settings, trained, most=4, encoder="tiny", report=lambda _: None)
     assert len(frames) >= 6 and set(frames) == {("Monday: ", "\n")}
     # Settings of no adapter: today's.
     other = dataclasses.replace(settings, n_genres=2)
-    answers.ask(small_log, tmp_path / "others", other, {}, most=4, report=lambda _: None)
+    answers.ask(small_log, tmp_path / "others", other, {}, most=4, encoder="tiny", report=lambda _: None)
     assert frames[-1] == ("Tuesday: ", "\n")
 
 

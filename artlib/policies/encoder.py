@@ -1,0 +1,245 @@
+"""Readers of captions by a sentence encoder: what a team without a language model would try, and ship.
+
+All see what the language model sees: captions, genre profiles, histories' titles, and the same plays. Those that learn
+maximise the likelihood of the played artwork among the candidates, less a penalty chosen on validation plays.
+A artworks, G genres, d the encoder's width, n impressions with K candidates at most.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+import torch
+
+from artlib.data import Arrays, Log, genre_names
+from artlib.data.contract import one_line
+from artlib.lm import encoder
+from artlib.lm.prompts.genre_likelihood import mixture_scores
+
+SHARPNESS = 20.0  # of cosine similarities, before any is learnt
+PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)  # the strongest first: each begins where the last ended
+BILINEAR_PENALTIES = (100.0, 30.0, 10.0, 3.0)
+WIDTH = 64  # leading principal components, in the bilinear form
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What the encoder makes of a log.
+
+    Attributes:
+        captions: (A, d) unit vectors of the artworks that are asked for; 0 for the others.
+        genres: (G, d) of the genres' names.
+        titles: (T, d) of names and synopses.
+        usual: (G,) mean similarity of each genre's name to the captions of the training split.
+    """
+
+    log: Log
+    captions: np.ndarray
+    genres: np.ndarray
+    titles: np.ndarray
+    usual: np.ndarray
+
+    @classmethod
+    def read(cls, log: Log, model: encoder.Encoder, artworks: np.ndarray) -> "Inputs":
+        """Have an encoder read a log.
+
+        Args:
+            artworks: (M,) rows in `artworks`, those of the training split among them.
+        """
+        texts = [one_line(log.artworks["caption"][int(artwork)].as_py()) for artwork in artworks]
+        captions = np.zeros((len(log.artworks), model.model.config.hidden_size))
+        captions[artworks] = model.embed(texts)
+        names = [one_line(name) for name in genre_names(log.titles)]
+        genres = model.embed(names) if names else np.zeros((0, captions.shape[1]))
+        titles = model.embed(
+            [
+                one_line(f"{name}. {synopsis}")
+                for name, synopsis in zip(
+                    log.titles["name"].to_pylist(), log.titles["synopsis"].to_pylist(), strict=True
+                )
+            ]
+        )
+        train = log.split("train").arrays()
+        known = np.intersect1d(np.unique(train.candidates[train.mask]), artworks)
+        return cls(log, captions, genres, titles, (captions[known] @ genres.T).mean(axis=0))
+
+    def similarity(self) -> np.ndarray:
+        """(A, G) of captions and genre names, less what is usual, sharpened: log-odds of the genre."""
+        return SHARPNESS * (self.captions @ self.genres.T - self.usual)
+
+    def members(self, part: Log) -> np.ndarray:
+        """(n, d) the mean of what each member watched before; 0 without history."""
+        start, stop = self.log.history.spans(part.impressions)
+        total = np.vstack([np.zeros(self.titles.shape[1]), np.cumsum(self.titles[self.log.history.title], axis=0)])
+        return (total[stop] - total[start]) / np.maximum(stop - start, 1)[:, None]
+
+
+Scores = Callable[[Log], np.ndarray]  # (n, K) of a part of the log; -inf where padded
+
+
+def by_genres(inputs: Inputs) -> Scores:
+    """Untrained: log sum_g p(g | c) a_g, with p(g | c) from the similarity of caption and genre name."""
+    similarity = inputs.similarity()
+    return lambda part: _mixture(similarity, part, inputs.log)
+
+
+def by_history(inputs: Inputs) -> Scores:
+    """Untrained: the similarity of the caption and what the member watched."""
+    return lambda part: _bilinear(np.eye(inputs.captions.shape[1]), inputs.members(part), inputs.captions, part)
+
+
+def learnt_by_genres(inputs: Inputs, plays: Log, validation: Log) -> Scores:
+    """The same mixture, to whose log-odds a linear head on the caption is added: p(g | c) ~ exp(s_cg + e_c V_g)."""
+    captions = torch.from_numpy(np.hstack([inputs.captions, np.ones((len(inputs.captions), 1))]))
+    similarity = torch.from_numpy(inputs.similarity())
+    shape = captions.shape[1], similarity.shape[1]
+
+    def table(weights):
+        return similarity + captions @ weights.reshape(shape)
+
+    def scores(weights, part: Log):
+        return _mixture_torch(table(weights), part, inputs.log)
+
+    weights = _chosen(scores, np.zeros(shape), plays, validation, PENALTIES)
+    return lambda part: _mixture(table(torch.from_numpy(weights)).numpy(), part, inputs.log)
+
+
+def learnt_by_history(inputs: Inputs, plays: Log, validation: Log) -> Scores:
+    """(1, u)' W e_c, bilinear in the mean of what the member watched and the caption, in principal components; the 1
+    is for what a caption has for everybody."""
+    kept = _principal(inputs.captions), _principal(inputs.titles)
+    captions = inputs.captions @ kept[0]
+    start = np.vstack([np.zeros(captions.shape[1]), SHARPNESS * kept[1].T @ kept[0]])
+
+    def members(part: Log) -> np.ndarray:
+        watched = inputs.members(part) @ kept[1]
+        return np.hstack([np.ones((len(watched), 1)), watched])
+
+    def scores(weights, part: Log):
+        arrays, rows = part.arrays(), torch.from_numpy(members(part)) @ weights.reshape(start.shape)
+        chosen = torch.from_numpy(captions[np.maximum(arrays.candidates, 0)])
+        return torch.einsum("nd,nkd->nk", rows, chosen).masked_fill(~torch.tensor(arrays.mask), -1e9)
+
+    weights = _chosen(scores, start, plays, validation, BILINEAR_PENALTIES)
+    return lambda part: _bilinear(weights.reshape(start.shape), members(part), captions, part)
+
+
+def fusion(inputs: Inputs, readers: Sequence[Scores], plays: Log, validation: Log) -> Scores:
+    """Everything in one conditional logit: readers' scores, what production thinks, what was played in the earlier
+    period, each also by how often the title was shown there."""
+    shown, rate = _earlier(inputs.log)
+
+    def features(part: Log) -> np.ndarray:
+        arrays = part.arrays()
+        titles = np.log1p(np.where(arrays.mask, shown[arrays.candidates], 0).sum(axis=1))[:, None]
+        columns = [np.where(arrays.mask, reader(part), 0) for reader in readers]
+        columns += [np.log(np.maximum(arrays.production, 1e-3)), np.log(rate[arrays.candidates])]
+        columns += [column * titles for column in columns]
+        return np.where(arrays.mask[:, :, None], np.stack(columns, axis=2), 0)
+
+    fitted = features(plays)
+    mask = plays.arrays().mask
+    mean, spread = fitted[mask].mean(axis=0), np.maximum(fitted[mask].std(axis=0), 1e-9)
+    kept = {id(part): torch.from_numpy((features(part) - mean) / spread) for part in (plays, validation)}
+
+    def scores(weights, part: Log):
+        return (kept[id(part)] @ weights).masked_fill(~torch.tensor(part.arrays().mask), -1e9)
+
+    weights = _chosen(scores, np.zeros(len(mean)), plays, validation, PENALTIES)
+    return lambda part: np.where(part.arrays().mask, ((features(part) - mean) / spread) @ weights, -np.inf)
+
+
+def _mixture(log_odds: np.ndarray, part: Log, log: Log) -> np.ndarray:
+    """(n, K) scores of a part of a log, of whose members the average is taken."""
+    arrays = part.arrays()
+    affinity = log.history.affinity(part.impressions, log.average_profile)
+    scores = mixture_scores(log_odds, np.zeros(log_odds.shape[1]), np.maximum(arrays.candidates, 0), affinity, 1.0)
+    return np.where(arrays.mask, scores, -np.inf)
+
+
+def _mixture_torch(log_odds: torch.Tensor, part: Log, log: Log) -> torch.Tensor:
+    arrays = part.arrays()
+    affinity = torch.from_numpy(log.history.affinity(part.impressions, log.average_profile))
+    p = log_odds.log_softmax(dim=1)[torch.from_numpy(np.maximum(arrays.candidates, 0))]
+    scores = torch.logsumexp(p + affinity.log()[:, None, :], dim=2)
+    return scores.masked_fill(~torch.tensor(arrays.mask), -1e9)
+
+
+def _bilinear(weights: np.ndarray, members: np.ndarray, captions: np.ndarray, part: Log) -> np.ndarray:
+    arrays = part.arrays()
+    scores = np.einsum("nd,nkd->nk", members @ weights, captions[np.maximum(arrays.candidates, 0)])
+    return np.where(arrays.mask, scores, -np.inf)
+
+
+def _principal(vectors: np.ndarray) -> np.ndarray:
+    """(d, w) leading directions of some unit vectors."""
+    real = vectors[vectors.any(axis=1)]
+    return np.linalg.svd(real - real.mean(axis=0), full_matrices=False)[2][:WIDTH].T
+
+
+def _earlier(log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """(A,) impressions of each artwork in the earlier period, and (A,) its smoothed play rate there; the average of the
+    training split where there was none."""
+    n = len(log.artworks)
+    if log.earlier is None:
+        return np.zeros(n), np.full(n, max(log.split("train").arrays().reward.mean(), 1e-6))
+    part = log.arrays("earlier")
+    shown = np.bincount(part.shown_artwork, minlength=n)
+    played = np.bincount(part.shown_artwork, weights=part.reward, minlength=n)
+    average = max(part.reward.mean(), 1e-6)
+    return shown, (played + 5 * average) / (shown + 5)
+
+
+def _chosen(scores, start: np.ndarray, plays: Log, validation: Log, penalties: Sequence[float]) -> np.ndarray:
+    """The weights with the penalty |W - start|^2 / 2 that suits the validation plays best."""
+    arrays, checked = plays.arrays(), validation.arrays()
+    weights, first = start.ravel(), torch.from_numpy(start.ravel())
+    best = None
+    for penalty in penalties:
+
+        def objective(flat: np.ndarray, penalty: float = penalty) -> tuple[float, np.ndarray]:
+            tensor = torch.from_numpy(flat).requires_grad_(True)
+            value = _cross_entropy(scores(tensor, plays), arrays)
+            value = value + penalty * ((tensor - first) ** 2).sum() / 2
+            value.backward()
+            return float(value.detach()), tensor.grad.numpy()
+
+        options = {"maxiter": 50, "ftol": 1e-6}
+        weights = scipy.optimize.minimize(objective, weights, jac=True, method="L-BFGS-B", options=options).x
+        with torch.no_grad():
+            found = scores(torch.from_numpy(weights), validation).numpy()
+        judged = loss(np.where(checked.mask, found, -np.inf), validation)
+        if best is None or judged < best[0]:
+            best = judged, weights
+    return best[1].reshape(start.shape)
+
+
+def _cross_entropy(scores: torch.Tensor, arrays: Arrays) -> torch.Tensor:
+    """The cross-entropy of the plays. What was played had to be shown first: the logging policy's log-probabilities are
+    added to the scores, or these would learn them (the logQ correction; Yi et al. 2019)."""
+    given = scores + torch.tensor(_log_shown(arrays))
+    chosen = given.log_softmax(dim=1)[torch.arange(len(arrays)), torch.tensor(arrays.shown)]
+    return -(torch.tensor(arrays.reward) * chosen).sum()
+
+
+def _log_shown(arrays: Arrays) -> np.ndarray:
+    """(n, K) log-probabilities with which each candidate was shown, as far as the log says: production's where it drew
+    what was shown, else the same for all."""
+    own = np.take_along_axis(arrays.production, arrays.shown[:, None], axis=1)[:, 0]
+    drew = np.abs(own - arrays.propensity) <= 1e-3 * own + 1e-4
+    return np.where(drew[:, None], np.log(np.maximum(arrays.production, 1e-12)), 0.0)
+
+
+def loss(scores: np.ndarray, part: Log) -> float:
+    """The mean cross-entropy of plays at the temperature that suits the scores, given how each was likely to be
+    shown: by this readers are chosen on validation."""
+    arrays = part.arrays()
+    rows, offset = np.arange(len(arrays)), _log_shown(arrays)
+
+    def at(log_t: float) -> float:
+        given = np.where(arrays.mask, scores / np.exp(log_t) + offset, -np.inf)
+        return -float(scipy.special.log_softmax(given, axis=1)[rows, arrays.shown].mean())
+
+    return float(scipy.optimize.minimize_scalar(at, bounds=(-3, 6), method="bounded").fun)
