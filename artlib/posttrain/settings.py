@@ -40,18 +40,21 @@ class Method:
         meaning: in a line.
         refines: whether it begins from the adapter of sft, its reference.
         learns_from: "plays"; "impressions", ignored ones, too; or "negatives": those as well if negative_weight > 0.
+        given_shown: whether a play's likelihood is given with which odds each candidate was shown.
         prompt: the one prompt form that it goes with, which goes with no other method; "" for all others.
     """
 
     meaning: str
     refines: bool = False
     learns_from: str = "plays"
+    given_shown: bool = False
     prompt: str = ""
 
 
 METHODS = {
     "sft": Method("cross-entropy of the artwork that was played, among the candidates"),
     "sft-ips": Method("the same, weighted by inverse propensities"),
+    "sft-logq": Method("the same, given with which odds production showed each candidate", given_shown=True),
     "dpo": Method("what was played is preferred to each other candidate", refines=True, learns_from="negatives"),
     "softmax-dpo": Method("the same, all other candidates at once", refines=True),
     "counterfactual": Method(

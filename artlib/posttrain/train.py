@@ -189,7 +189,10 @@ def _validated(language_model, under_way, validation: Examples, settings: Settin
         deciding = prompts.score(language_model, validation.prompts)
     else:
         trained, deciding = prompts.score_both_ways(language_model, validation.prompts, validation.orders)
-        chosen = calibration.probabilities(trained, settings.temperature)[np.arange(len(trained)), shown]
+        scores = trained / settings.temperature
+        if METHODS[settings.method].given_shown:
+            scores = scores + np.log(np.maximum(validation.arrays.logging, 1e-12))
+        chosen = calibration.probabilities(scores)[np.arange(len(scores)), shown]
         loss = float(-(validation.arrays.reward * np.log(np.maximum(chosen, 1e-38))).mean())
     return Validation(loss, calibration.fit_temperature(deciding, shown))
 

@@ -72,7 +72,8 @@ def objective_trainer(language_model, train: Examples, folder: Path, settings: S
                 shown=inputs["shown"],
                 reward=inputs["reward"],
                 propensity=inputs["propensity"],
-                mask=inputs["candidates"],
+                mask=inputs["mask"],
+                log_shown=inputs["log_shown"],
                 log_reference=inputs.get("log_reference"),
                 q_hat=inputs.get("q_hat"),
             )
@@ -99,10 +100,12 @@ def _batch(examples: Examples, rows: np.ndarray, temperature: float) -> dict[str
     orders = examples.orders and [examples.orders[row] for row in rows]
     asked = [examples.prompts[row] for row in rows]
     batch = prompts.form_of(asked).collate(asked, orders)
-    mask, arrays = batch["candidates"], examples.arrays
+    mask, arrays = batch["mask"], examples.arrays
     batch["shown"] = torch.from_numpy(arrays.shown[rows])
     for name in ("reward", "propensity"):
         batch[name] = torch.from_numpy(getattr(arrays, name)[rows].astype(np.float32))
+    shown = np.log(np.maximum(arrays.logging[rows, : mask.shape[1]], 1e-12)).astype(np.float32)
+    batch["log_shown"] = torch.from_numpy(shown).masked_fill(~mask, 0)
     if examples.reference is not None:
         reference = torch.from_numpy(examples.reference[rows, : mask.shape[1]].astype(np.float32))
         reference = reference.masked_fill(~mask, forward.MASKED_SCORE)

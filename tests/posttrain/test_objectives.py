@@ -18,6 +18,7 @@ def decisions(log_policy=None, **changes) -> objectives.Decisions:
         "shown": torch.tensor([2, 0]),
         "reward": torch.tensor([1.0, 0.0], dtype=torch.float64),
         "propensity": torch.tensor([0.25, 0.7], dtype=torch.float64),
+        "log_shown": torch.tensor([[0.2, 0.55, 0.25], [0.7, 0.3, 1.0]], dtype=torch.float64).log(),
         "mask": torch.tensor([[True, True, True], [True, True, False]]),
         "log_reference": reference.log_softmax(1),
         "q_hat": torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.1, 0.0]], dtype=torch.float64),
@@ -41,6 +42,9 @@ def by_hand(method: str, d: objectives.Decisions, w: objectives.Hyperparameters)
             losses.append(-r * math.log(p[a]))
         elif method == "sft-ips":
             losses.append(-r * min(1 / (len(allowed) * float(d.propensity[i])), w.clip) * math.log(p[a]))
+        elif method == "sft-logq":
+            odds = {c: p[c] * math.exp(d.log_shown[i, c]) for c in allowed}
+            losses.append(-r * math.log(odds[a] / sum(odds.values())))
         elif method == "dpo":
             sign, counts = (1, r) if r > 0 else (-1, w.negative_weight)
             pairs = [math.log(1 + math.exp(-sign * w.beta * (ratio[a] - ratio[c]))) for c in others]
@@ -184,3 +188,30 @@ def test_ignored_impressions_teach_dpo_to_leave_what_was_ignored():
         learnt("dpo", objectives.Hyperparameters(beta=1.0, negative_weight=weight)) for weight in (0.0, 0.5)
     )
     assert plays_only[0] > both[0]
+
+
+@pytest.mark.parametrize(("method", "learnt"), [("sft", [0.7, 0.2, 0.3]), ("sft-logq", [1, 1, 3])])
+def test_given_what_is_shown_only_the_liking_is_learnt(method, learnt):
+    """Production shows a bad artwork seven times as often as the best; plays alone make it the best."""
+    shown_with, play_rate = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.1, 0.1, 0.3])
+    weights = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+    rows = torch.arange(3)
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        d = objectives.Decisions(
+            log_policy=weights.log_softmax(0).expand(3, 3),
+            shown=rows,
+            reward=(shown_with * play_rate).double(),  # how often each is played
+            propensity=shown_with,
+            mask=torch.ones(3, 3, dtype=torch.bool),
+            log_shown=shown_with.double().log().expand(3, 3),
+        )
+        value = objectives.OBJECTIVES[method](d, objectives.Hyperparameters()).sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    expected = torch.tensor(learnt, dtype=torch.float64)
+    torch.testing.assert_close(weights.softmax(0).detach(), expected / expected.sum(), atol=1e-4, rtol=0)

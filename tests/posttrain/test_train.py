@@ -211,8 +211,13 @@ def test_only_the_last_layers_are_adapted_when_asked():
 REFINING = [name for name, method in METHODS.items() if method.refines]
 SCORED = ("genre-likelihood", "caption", "label")
 # Every method with the default prompt, every prompt with a method, and TRL's own; all others are slow.
-QUICK = [*(("genre-likelihood", method) for method in REFINING), ("label", "dpo"), ("caption", "sft-ips")]
-ALL = [(prompt, method) for prompt in SCORED for method in ("sft-ips", *REFINING)]
+QUICK = [
+    ("genre-likelihood", "sft-logq"),
+    *(("genre-likelihood", method) for method in REFINING),
+    ("label", "dpo"),
+    ("caption", "sft-ips"),
+]
+ALL = [(prompt, method) for prompt in SCORED for method in ("sft-ips", "sft-logq", *REFINING)]
 REFINED = [pair if pair in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in ALL]
 
 

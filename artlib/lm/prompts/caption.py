@@ -94,7 +94,7 @@ class Caption(PromptForm):
 
     def collate(self, prompts: Sequence[CaptionPrompt], orders=None) -> dict[str, torch.Tensor]:
         batch = collate_trees([tree(prompt) for prompt in prompts])
-        return batch | {"candidates": batch["leaves"]}
+        return batch | {"mask": batch["leaves"]}
 
     def candidate_scores(self, model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return caption_scores(model, batch)

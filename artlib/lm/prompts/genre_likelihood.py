@@ -141,7 +141,7 @@ def likelihood_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     # Not genres[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
     genres = genres.index_select(0, batch["poster"].flatten()).view(*batch["poster"].shape, -1)
     scores = torch.einsum("nkg,ng->nk", genres, batch["profile"])
-    return scores.masked_fill(~batch["candidates"], MASKED_SCORE)
+    return scores.masked_fill(~batch["mask"], MASKED_SCORE)
 
 
 def mixture_scores(
@@ -217,7 +217,7 @@ class GenreLikelihood(PromptForm):
         most = max(map(len, packed))
         place = np.array([row * most + i - pack.start for row, pack in enumerate(packed) for i in pack])
         profile = centred_profile(prompts).astype(np.float32)
-        more = {"poster": place[poster], "profile": profile, "candidates": mask}
+        more = {"poster": place[poster], "profile": profile, "mask": mask}
         return batch | {key: torch.from_numpy(value) for key, value in more.items()}
 
     def candidate_scores(self, model, batch: dict[str, torch.Tensor]) -> torch.Tensor:

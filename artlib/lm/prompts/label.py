@@ -99,18 +99,18 @@ def collate_labels(prompts: Sequence[LabelPrompt], orders: Sequence[np.ndarray])
         input_ids, attention_mask: (B, T).
         last: (B,) index of the token after which the label is expected.
         labels: (B, K) label token of each *candidate* under its order; 0 where padded.
-        candidates: (B, K) True where there is a candidate.
+        mask: (B, K) True where there is a candidate.
     """
     rows = [prompt.ids(order) for prompt, order in zip(prompts, orders, strict=True)]
     width, most = bucket(max(map(len, rows))), max(map(len, orders))
     ids, attend = np.zeros((2, len(rows), width), dtype=np.int64)
-    labels, candidates = np.zeros((len(rows), most), dtype=np.int64), np.zeros((len(rows), most), dtype=bool)
+    labels, mask = np.zeros((len(rows), most), dtype=np.int64), np.zeros((len(rows), most), dtype=bool)
     for b, (prompt, order) in enumerate(zip(prompts, orders, strict=True)):
         ids[b, : len(rows[b])], attend[b, : len(rows[b])] = rows[b], 1
         labels[b, order] = prompt.labels
-        candidates[b, : len(order)] = True
+        mask[b, : len(order)] = True
     last = np.array([len(row) - 1 for row in rows])
-    batch = {"input_ids": ids, "attention_mask": attend, "last": last, "labels": labels, "candidates": candidates}
+    batch = {"input_ids": ids, "attention_mask": attend, "last": last, "labels": labels, "mask": mask}
     return {key: torch.from_numpy(value) for key, value in batch.items()}
 
 
@@ -119,7 +119,7 @@ def label_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     rows, width = batch["input_ids"].shape
     last = torch.arange(rows, device=batch["last"].device) * width + batch["last"]
     logits = logits_at(model, batch, last).float().gather(1, batch["labels"])
-    return logits.masked_fill(~batch["candidates"], MASKED_SCORE).log_softmax(dim=1)
+    return logits.masked_fill(~batch["mask"], MASKED_SCORE).log_softmax(dim=1)
 
 
 def question_scores(

@@ -175,7 +175,7 @@ class PromptForm(abc.ABC):
 
     @abc.abstractmethod
     def collate(self, prompts: Sequence, orders: Sequence[np.ndarray] | None = None) -> dict[str, torch.Tensor]:
-        """A batch for `candidate_scores`, with (n, K) `candidates` among it: True where there is one.
+        """A batch for `candidate_scores`, with (n, K) `mask` among it: True where there is a candidate.
 
         Args:
             orders: of lettered forms, the candidate under each letter; the log's own order without it.
