@@ -14,7 +14,7 @@ import filelock
 
 from artlib import files, fingerprint
 from artlib.data import LogError
-from artlib.running import forecast, notebook, parameters, publish, run_folder
+from artlib.running import forecast, notebook, parameters, publish, report, run_folder
 from artlib.running.display import duration
 from artlib.running.forecast import DURATIONS, Forecast
 from artlib.running.run_folder import RunStopped, changing, commit, read, root
@@ -80,7 +80,7 @@ def run(
         _run_steps(paths, known, values, folder, force, timeout, Forecast.of(profile, notebooks))
         if publishing:
             published = publish.publish(folder, read(folder), paths, known, values)
-            print("\n".join(published), flush=True)
+            print("\n".join([*published, *(f"written: {page}" for page in report.write(notebooks.parent))]), flush=True)
             if not list(settings):
                 forecast.record(notebooks.parent / DURATIONS, profile, read(folder)["steps"])
     finally:

@@ -68,9 +68,11 @@ def test_folders_mean_the_same_to_the_notebooks_wherever_they_run(folder, monkey
     monkeypatch.chdir(folder.parent)
     ran = []
     monkeypatch.setattr(pipeline, "_run_steps", lambda paths, known, values, *_: ran.append(values["data"]))
-    for data in ("mylog", "elsewhere", ""):
+    for data in ("mylog", ""):
         pipeline.run("demo", [f"data={data}"], notebooks=folder)
-    assert ran == [str(folder.parent / "mylog"), "elsewhere", ""]
+    with pytest.raises(parameters.ParameterError, match="parameter data: 'elsewhere' is not a folder"):
+        pipeline.run("demo", ["data=elsewhere"], notebooks=folder)
+    assert ran == [str(folder.parent / "mylog"), ""]
 
 
 def test_present_step_is_no_error(folder):
