@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from artlib.analysis import comparison, plots
+from artlib.running import report
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -138,3 +139,15 @@ def test_speed_is_measured_beside_alternatives_that_compute_the_same(tmp_path, p
     ratios += ["training_ratio_to_trl"] if prompt == "label" else []
     assert min(found[name] for name in (*ratios, "hours_for_110000")) > 0
     assert json.loads((tmp_path / "results" / "speed.json").read_text()) == {f"tiny, {prompt}": found}
+
+
+def test_what_knowing_is_worth_is_a_table_of_both_kinds(tmp_path):
+    worth = load("worth")
+    sizes = {"n_users": 120, "n_titles": 40, "n_train": 900, "n_validation": 60, "n_test": 200}
+    record = worth.main(sizes, seeds=(0,), root=tmp_path)
+    assert list(record["kinds"]) == ["broad", "fine"]
+    rows = {row["what is known"]: row for row in record["kinds"]["broad"]}
+    assert rows["production"]["everywhere"] == 0 < rows["themes"]["everywhere"] < rows["everything"]["everywhere"]
+    assert rows["everything"]["tastes read off histories"] is None
+    text = report.worth(tmp_path / "results" / "worth.json")
+    assert f"| {rows['themes']['everywhere']:+.0%} |".replace("%", " %") in text and "With fine genres" in text

@@ -28,7 +28,7 @@ HOUSE = {
     "posttrain": "train trl trainer adapters objectives progress examples teacher settings",
     "lm": "export generation prompts prompts.reasoned prompts.label prompts.genre_likelihood prompts.caption "
     "prompts.text forward tree calibration model encoder embedded unsloth machine",
-    "worlds": "own upworthy movielens fiction movielens_text simulation production tmdb sources registry",
+    "worlds": "own upworthy movielens fiction movielens_text fiction_text simulation production tmdb sources registry",
     "data": "sampling log history columns oddities contract",
     "ope": "synthetic comparison sample_size result selection sequences diagnostics reward_model intervals estimators "
     "feedback frames validation",

@@ -153,9 +153,26 @@ def speed(path: Path) -> str:
     return markdown(pd.DataFrame(rows))
 
 
+def worth(path: Path) -> str:
+    """What knowing is worth in each kind of catalogue, as lifts over production."""
+    record = files.read_json(path)
+    tables = []
+    for kind, rows in record["kinds"].items():
+        frame = pd.DataFrame(rows).set_index("what is known")
+        text = frame.map(lambda lift: "" if lift is None or lift != lift else f"{lift:+.0%}".replace("%", " %"))
+        tables.append(f"With {kind} genres:\n\n{markdown(text.reset_index())}")
+    sizes = record["sizes"]
+    said = (
+        f"`{record['command']}`, commit {record['commit'][:7]}; {sizes['n_users']:,} members, "
+        f"{sizes['n_titles']} titles, {sizes['n_test']:,} test impressions, mean over {len(record['seeds'])} seeds."
+    )
+    return "\n\n".join([*tables, said])
+
+
 TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "values": (values, "{}.json"),
     "methods": (methods, "methods-{}.json"),
     "forms": (forms, "forms.json"),
     "speed": (speed, "speed.json"),
+    "worth": (worth, "worth.json"),
 }

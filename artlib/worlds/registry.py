@@ -8,6 +8,8 @@ import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from artlib.data import Log, LogError
 
 
@@ -17,13 +19,15 @@ class World:
 
     Attributes:
         name: as the parameter `world` has it.
-        build: makes the log; takes those of the parameters data, n_users, n_titles, n_train, n_validation, n_test and
-            seed that it has use for, by name.
+        build: makes the log; takes those of the parameters data, n_users, n_titles, n_train, n_validation, n_test,
+            seed and genres that it has use for, by name.
         source: the folder of the source data for the parameter `data`; None for a world that reads none.
         read: caption -> the genre it leans to, and the detail that gives it away; LookupError for other captions. Only
             worlds that compose captions know; without it, the teacher "world" has no reasons.
         reason: how a reason puts that detail, with {} in its place.
         palette: caption -> hex colours of the picture that it describes; empty where it names none.
+        worth: log of this world -> what knowing each of the things that make members play would be worth; None where
+            nobody knows.
     """
 
     name: str
@@ -32,6 +36,7 @@ class World:
     read: Callable[[str], tuple[str, str]] | None = None
     reason: str = ""
     palette: Callable[[str], list[str]] | None = None
+    worth: Callable[[Log], pd.DataFrame] | None = None
 
 
 _REGISTERED: dict[str, World] = {}

@@ -216,9 +216,9 @@ def test_greedy_shares_ties():
 
 def test_the_text_baseline_learns_which_caption_suits_which_genre(small_log):
     """With embeddings that say which theme a caption shows, it must beat chance by far on unseen titles."""
-    from artlib.worlds import fiction
+    from artlib.worlds import fiction_text
 
-    themes = fiction.text().scenes
+    themes = fiction_text.text().scenes
     captions = [caption.lower() for caption in small_log.artworks["caption"].to_pylist()]
     embeddings = np.array([[float(any(scene.lower() in c for scene in scenes)) for scenes in themes] for c in captions])
     assert (embeddings.sum(axis=1) == 1).all()

@@ -10,17 +10,17 @@ from artlib import data
 from artlib.data import genre_names
 from artlib.policies import encoder
 from artlib.policies.baselines import greedy, uniform
-from artlib.worlds import fiction
+from artlib.worlds import fiction_text
 
 
 @pytest.fixture(scope="module")
 def inputs(small_log) -> encoder.Inputs:
     """What an encoder would make of the log that sees a caption's theme and nothing else, in 48 directions."""
-    rng, themes = np.random.default_rng(0), fiction.text().scenes
+    rng, themes = np.random.default_rng(0), fiction_text.text().scenes
     captions = [caption.lower() for caption in small_log.artworks["caption"].to_pylist()]
     shows = np.array([[any(scene.lower() in caption for scene in scenes) for scenes in themes] for caption in captions])
     directions = np.linalg.qr(rng.normal(size=(48, 48)))[0][: len(themes)]
-    genres = np.array([directions[fiction.text().genres.index(name)] for name in genre_names(small_log.titles)])
+    genres = np.array([directions[fiction_text.text().genres.index(name)] for name in genre_names(small_log.titles)])
     carries = np.array(
         [[name in own for name in genre_names(small_log.titles)] for own in small_log.titles["genres"].to_pylist()]
     )

@@ -13,7 +13,7 @@ from artlib import data
 from artlib.lm import embedded, model, prompts
 from artlib.lm.prompts import label, reasoned
 from artlib.posttrain import teacher
-from artlib.worlds import fiction, movielens_text
+from artlib.worlds import fiction_text, movielens_text
 
 REASON = "The viewer watches space films, and the picture shows a rocket."
 
@@ -162,7 +162,7 @@ def test_the_worlds_own_reasons_are_usable_and_name_the_theme_that_is_shown(smal
     usable, counts = teacher.write(asked, teacher.World(part), tmp_path / "reasons.jsonl")
     assert counts["usable"] + counts["faults"].get("duplicate", 0) == len(asked) and counts["usable"] > 30
     assert set(counts["faults"]) <= {"duplicate"}
-    genres = fiction.text().genres
+    genres = fiction_text.text().genres
     assert all(any(genre in text for genre in genres) for text in usable.values())
 
 

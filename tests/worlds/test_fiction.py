@@ -12,7 +12,7 @@ import scipy.stats
 
 from artlib import data, files, fingerprint
 from artlib.data import History, Log, LogError, contract
-from artlib.worlds import fiction, open_log, registry
+from artlib.worlds import fiction, fiction_text, open_log, registry
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def world() -> Log:
 @pytest.fixture(scope="module")
 def scenes(world) -> list[tuple[int, str]]:
     """(theme, scene) of each artwork: what its caption opens with."""
-    theme_of = {scene: theme for theme, own in enumerate(fiction.text().scenes) for scene in own}
+    theme_of = {scene: theme for theme, own in enumerate(fiction_text.text().scenes) for scene in own}
     first = re.compile("|".join(sorted(map(re.escape, theme_of), key=len, reverse=True)))
     found = []
     for caption in world.artworks["caption"].to_pylist():
@@ -46,7 +46,7 @@ def value(log: Log, policy: np.ndarray, rows: np.ndarray) -> float:
 
 
 def test_there_are_enough_themes_and_scenes_and_no_scene_is_there_twice():
-    text = fiction.text()
+    text = fiction_text.text()
     assert len(text.names) >= 24 and len(set(text.names)) == len(set(text.genres)) == len(text.names)
     assert min(map(len, text.scenes)) >= 40
     everything = [" ".join(scene.lower().split()) for own in text.scenes for scene in own]
@@ -56,7 +56,7 @@ def test_there_are_enough_themes_and_scenes_and_no_scene_is_there_twice():
 
 
 def test_no_scene_names_its_theme_or_genre():
-    text = fiction.text()
+    text = fiction_text.text()
     for name, genre, forbidden, own in zip(text.names, text.genres, text.forbidden, text.scenes, strict=True):
         words = {name, *genre.split(), *forbidden}
         words |= {word.removesuffix("s") for word in words}
@@ -67,7 +67,7 @@ def test_no_scene_names_its_theme_or_genre():
 
 
 def test_no_caption_names_its_theme_or_genre(world, scenes):
-    text = fiction.text()
+    text = fiction_text.text()
     for caption, (theme, _) in zip(world.artworks["caption"].to_pylist(), scenes, strict=True):
         words = [text.names[theme], *text.genres[theme].split(), *text.forbidden[theme]]
         assert not [word for word in words if has_word(caption, word)], caption
@@ -89,9 +89,9 @@ def test_every_caption_shows_a_theme_of_its_title(world, scenes):
     genres = dict(zip(world.titles["title_id"].to_pylist(), world.titles["genres"].to_pylist(), strict=True))
     shown = {}
     for title, (theme, _) in zip(world.artworks["title_id"].to_pylist(), scenes, strict=True):
-        shown.setdefault(title, set()).add(fiction.text().genres[theme])
-    assert [fiction.shown(caption) for caption in world.artworks["caption"].to_pylist()] == [
-        (fiction.text().genres[theme], scene.lower()) for theme, scene in scenes
+        shown.setdefault(title, set()).add(fiction_text.text().genres[theme])
+    assert [fiction_text.shown(caption) for caption in world.artworks["caption"].to_pylist()] == [
+        (fiction_text.text().genres[theme], scene.lower()) for theme, scene in scenes
     ]
     assert all(set(genres[title]) <= shown[title] and len(shown[title]) >= 2 for title in shown)
 
@@ -129,8 +129,8 @@ def test_play_rate_is_between_5_and_25_percent_in_every_period(world):
 
 def test_palette_is_read_off_a_caption(world):
     captions = world.artworks["caption"].to_pylist()
-    assert all(len(fiction.palette(caption)) == 3 for caption in captions)
-    assert fiction.palette("something else") == []
+    assert all(len(fiction_text.palette(caption)) == 3 for caption in captions)
+    assert fiction_text.palette("something else") == []
 
 
 # Bytes
@@ -247,8 +247,92 @@ def test_liked_themes_show_in_histories(world, scenes):
     test = world.split("test")
     arrays, names = test.arrays(), data.genre_names(test.titles)
     profile = History(test.titles, test.histories).genre_profile(test.impressions)
-    column = np.array([names.index(fiction.text().genres[theme]) for theme, _ in scenes])
+    column = np.array([names.index(fiction_text.text().genres[theme]) for theme, _ in scenes])
     score = np.where(arrays.mask, profile[np.arange(len(arrays))[:, None], column[arrays.candidates]], -1)
     policy = np.eye(arrays.mask.shape[1])[score.argmax(axis=1)]
     everywhere = np.ones(len(arrays), dtype=bool)
     assert value(test, policy, everywhere) > 1.1 * value(test, arrays.production, everywhere)
+
+
+# Broad genres: what genres do not tell, histories and captions do
+
+
+@pytest.fixture(scope="module")
+def broad() -> Log:
+    return fiction.build(
+        n_users=1500, n_titles=240, n_train=10_000, n_validation=1000, n_test=4000, seed=5, genres="broad"
+    )
+
+
+def captions_of(log: Log, split: str) -> list[str]:
+    arrays, text = log.split(split).arrays(), log.artworks["caption"].to_pylist()
+    return [text[row] for row in np.unique(arrays.candidates[arrays.mask])]
+
+
+def test_no_look_or_telling_names_a_tone_and_no_look_a_theme():
+    text = fiction_text.text()
+    assert len(text.tones) == len(set(text.tones)) >= 6
+    assert min(map(len, text.looks)) >= 24 and min(map(len, text.tellings)) >= 8
+    everything = [phrase for own in (*text.looks, *text.tellings) for phrase in own]
+    assert len(set(everything)) == len(everything)
+    words = {word for own in text.avoided for word in own} | set(text.tones)
+    assert not [(word, phrase) for phrase in everything for word in words if has_word(phrase, word)]
+    themes = {word for own in text.forbidden for word in own} | set(text.names)
+    themes |= {word for genre in (*text.genres, *text.broad) for word in genre.split() if len(word) > 3}
+    assert not [(word, look) for own in text.looks for look in own for word in themes if has_word(look, word)]
+
+
+def test_broad_genres_are_few_and_cover_several_themes_each(broad):
+    names = data.genre_names(broad.titles)
+    assert 6 <= len(names) <= 10
+    assert min(fiction_text.text().broad.count(name) for name in names) >= 2
+    assert max(map(len, broad.titles["genres"].to_pylist())) <= 2
+
+
+def test_tones_of_validation_and_test_are_worded_as_never_in_training(broad):
+    looks = [look for own in fiction_text.text().looks for look in own]
+    seen = {
+        split: {look for look in looks for caption in captions_of(broad, split) if look in caption.lower()}
+        for split in contract.SPLITS
+    }
+    assert all(len(found) > 20 for found in seen.values())
+    assert not seen["train"] & seen["test"] and not seen["train"] & seen["validation"]
+    assert all(fiction_text.shown(caption)[0] in fiction_text.text().broad for caption in captions_of(broad, "test"))
+
+
+def test_synopses_tell_a_tone_and_the_cast_that_captions_show(broad):
+    text = fiction_text.text()
+    tellings = [telling for own in text.tellings for telling in own]
+    synopsis = dict(zip(broad.titles["title_id"].to_pylist(), broad.titles["synopsis"].to_pylist(), strict=True))
+    assert all(sum(telling in told for telling in tellings) == 1 for told in synopsis.values())
+    for title, caption in zip(
+        broad.artworks["title_id"].to_pylist(), broad.artworks["caption"].to_pylist(), strict=True
+    ):
+        _, found, actor = caption.rpartition(", with ")
+        assert not found or actor.removesuffix(".") in synopsis[title]
+
+
+def test_every_kind_of_reading_is_worth_something_and_genres_are_worth_little(broad):
+    table = fiction.worth(broad)
+    known = table["everywhere"]
+    steps = ["the genres of themes", "themes", "themes and tones", "themes, tones and cast", "everything"]
+    assert (known[steps].diff().dropna() > 0.05).all()
+    assert known["the genres of themes"] < 0.25 * known["themes"]
+    assert known["nothing"] < known["production"] == 0 < known["each artwork's average"]
+    # Production knows warm titles, nothing of cold ones; ids say nothing of these at all.
+    assert table.loc["production", "cold titles"] == 0 and abs(table.loc["nothing", "cold titles"]) < 0.01
+    assert table.loc["each artwork's average", "cold titles"] == pytest.approx(table.loc["nothing", "cold titles"])
+    read = table["tastes read off histories"].dropna()
+    assert (read < known[read.index]).all() and read["themes, tones and cast"] > 0.5 * known["everything"]
+
+
+def test_with_fine_genres_the_genre_profile_is_worth_nearly_everything(world):
+    table = fiction.worth(world)
+    known = table["everywhere"]
+    assert known["the genres of themes"] == known["themes"] > 0.8 * known["everything"]
+    assert table.loc["themes", "tastes read off histories"] > 0.6 * known["everything"]
+
+
+def test_worth_is_measured_by_the_tastes_that_made_the_log(broad):
+    other = dataclasses.replace(broad, manifest=broad.manifest | {"seed": 6})
+    assert fiction.worth(other).loc["themes, tones and cast", "everywhere"] < 0.1
