@@ -82,7 +82,7 @@ Scores = Callable[[Log], np.ndarray]  # (n, K) of a part of the log; -inf where 
 def by_genres(inputs: Inputs) -> Scores:
     """Untrained: log sum_g p(g | c) a_g, with p(g | c) from the similarity of caption and genre name."""
     similarity = inputs.similarity()
-    return lambda part: _mixture(similarity, part, inputs.log)
+    return lambda part: mixture(similarity, part, inputs.log)
 
 
 def by_history(inputs: Inputs) -> Scores:
@@ -100,10 +100,10 @@ def learnt_by_genres(inputs: Inputs, plays: Log, validation: Log) -> Scores:
         return similarity + captions @ weights.reshape(shape)
 
     def scores(weights, part: Log):
-        return _mixture_torch(table(weights), part, inputs.log)
+        return mixture_torch(table(weights), part, inputs.log)
 
     weights = _chosen(scores, np.zeros(shape), plays, validation, PENALTIES)
-    return lambda part: _mixture(table(torch.from_numpy(weights)).numpy(), part, inputs.log)
+    return lambda part: mixture(table(torch.from_numpy(weights)).numpy(), part, inputs.log)
 
 
 def learnt_by_history(inputs: Inputs, plays: Log, validation: Log) -> Scores:
@@ -151,7 +151,7 @@ def fusion(inputs: Inputs, readers: Sequence[Scores], plays: Log, validation: Lo
     return lambda part: np.where(part.arrays().mask, ((features(part) - mean) / spread) @ weights, -np.inf)
 
 
-def _mixture(log_odds: np.ndarray, part: Log, log: Log) -> np.ndarray:
+def mixture(log_odds: np.ndarray, part: Log, log: Log) -> np.ndarray:
     """(n, K) scores of a part of a log, of whose members the average is taken."""
     arrays = part.arrays()
     affinity = log.history.affinity(part.impressions, log.average_profile)
@@ -159,7 +159,7 @@ def _mixture(log_odds: np.ndarray, part: Log, log: Log) -> np.ndarray:
     return np.where(arrays.mask, scores, -np.inf)
 
 
-def _mixture_torch(log_odds: torch.Tensor, part: Log, log: Log) -> torch.Tensor:
+def mixture_torch(log_odds: torch.Tensor, part: Log, log: Log) -> torch.Tensor:
     arrays = part.arrays()
     affinity = torch.from_numpy(log.history.affinity(part.impressions, log.average_profile))
     p = log_odds.log_softmax(dim=1)[torch.from_numpy(np.maximum(arrays.candidates, 0))]
@@ -201,7 +201,7 @@ def _chosen(scores, start: np.ndarray, plays: Log, validation: Log, penalties: S
 
         def objective(flat: np.ndarray, penalty: float = penalty) -> tuple[float, np.ndarray]:
             tensor = torch.from_numpy(flat).requires_grad_(True)
-            value = _cross_entropy(scores(tensor, plays), arrays)
+            value = cross_entropy(scores(tensor, plays), arrays)
             value = value + penalty * ((tensor - first) ** 2).sum() / 2
             value.backward()
             return float(value.detach()), tensor.grad.numpy()
@@ -216,7 +216,7 @@ def _chosen(scores, start: np.ndarray, plays: Log, validation: Log, penalties: S
     return best[1].reshape(start.shape)
 
 
-def _cross_entropy(scores: torch.Tensor, arrays: Arrays) -> torch.Tensor:
+def cross_entropy(scores: torch.Tensor, arrays: Arrays) -> torch.Tensor:
     """The cross-entropy of the plays. What was played had to be shown first: the logging policy's log-probabilities are
     added to the scores, or these would learn them (the logQ correction; Yi et al. 2019)."""
     given = scores + torch.tensor(_log_shown(arrays))

@@ -10,6 +10,7 @@ from artlib.lm import encoder as encoders
 from artlib.policies import encoder
 from artlib.policies.bilinear import bilinear_scores, caption_embeddings
 from artlib.policies.encoder import Inputs, Scores
+from artlib.policies.finetuned import finetuned
 from artlib.posttrain.settings import Settings
 
 
@@ -41,8 +42,12 @@ class Readers:
         self.log, self.artworks, self.encoder_name, self.settings = log, artworks, encoder_name, settings
 
     @functools.cached_property
+    def encoder(self) -> encoders.Encoder:
+        return encoders.load(self.encoder_name)
+
+    @functools.cached_property
     def inputs(self) -> Inputs:
-        return Inputs.read(self.log, encoders.load(self.encoder_name), self.artworks)
+        return Inputs.read(self.log, self.encoder, self.artworks)
 
     @functools.cached_property
     def embeddings(self) -> np.ndarray:
@@ -57,12 +62,16 @@ class Readers:
 
     def strongest(self, plays: Log, validation: Log) -> Choice:
         """The reader with the lowest loss on validation, given some plays to learn from."""
-        found = untrained = self.untrained()
+        found = self.untrained()
         if len(self.inputs.genres):
-            found = found | {"encoder, genres, learnt": encoder.learnt_by_genres(self.inputs, plays, validation)}
-        found = found | {
+            found |= {
+                "encoder, genres, learnt": encoder.learnt_by_genres(self.inputs, plays, validation),
+                "encoder, genres, post-trained": finetuned(self.inputs, self.encoder, plays, validation),
+            }
+        fused = [scores for name, scores in found.items() if not name.endswith("learnt")]
+        found |= {
             "encoder, history, learnt": encoder.learnt_by_history(self.inputs, plays, validation),
-            "encoder, fusion": encoder.fusion(self.inputs, list(untrained.values()), plays, validation),
+            "encoder, fusion": encoder.fusion(self.inputs, fused, plays, validation),
             "base model, bilinear": functools.partial(self._bilinear, plays=plays, validation=validation),
         }
         losses = {name: encoder.loss(scores(validation), validation) for name, scores in found.items()}

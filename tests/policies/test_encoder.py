@@ -8,7 +8,8 @@ import torch
 
 from artlib import data
 from artlib.data import genre_names
-from artlib.policies import encoder
+from artlib.lm import encoder as encoders
+from artlib.policies import encoder, finetuned
 from artlib.policies.baselines import greedy, uniform
 from artlib.worlds import fiction_text
 
@@ -78,7 +79,7 @@ def test_what_production_shows_is_not_learnt(small_log):
     drawn = dataclasses.replace(arrays, shown=shown, reward=np.ones(len(shown)), propensity=own)
     flat = torch.zeros(arrays.mask.shape, dtype=torch.float64).masked_fill(~torch.tensor(arrays.mask), -1e9)
     repeats = flat + torch.tensor(np.log(np.maximum(arrays.production, 1e-12)))
-    assert encoder._cross_entropy(flat, drawn) < encoder._cross_entropy(repeats, drawn)
+    assert encoder.cross_entropy(flat, drawn) < encoder.cross_entropy(repeats, drawn)
     uncorrected = [
         -float(s.log_softmax(dim=1)[torch.arange(len(shown)), torch.tensor(shown)].sum()) for s in (flat, repeats)
     ]
@@ -90,3 +91,28 @@ def test_rows_that_another_policy_logged_are_not_corrected_by_production(small_l
     elsewhere = dataclasses.replace(arrays, propensity=np.full(len(arrays), 1e-3))
     np.testing.assert_allclose(elsewhere.logging * arrays.mask.sum(axis=1, keepdims=True), arrays.mask)
     np.testing.assert_array_equal(arrays.logging, arrays.production)
+
+
+def test_a_post_trained_encoder_fits_plays_better_and_leaves_the_one_it_began_from_alone(small_log, plays, monkeypatch):
+    monkeypatch.setattr(finetuned, "RATE", 2e-3)  # the tiny encoder knows nothing, and has much to learn
+    train, test = plays[0], small_log.split("test")
+    arrays = small_log.arrays()
+    model = encoders.load(encoders.TINY)
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
+    inputs = encoder.Inputs.read(small_log, model, np.unique(arrays.candidates[arrays.mask]))
+    untrained = encoder.loss(encoder.by_genres(inputs)(train), train)
+    trained = finetuned.finetuned(inputs, model, train, train)
+    assert encoder.loss(trained(train), train) < untrained - 0.005
+    assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())
+    scores, mask = trained(test), test.arrays().mask
+    assert np.isfinite(scores[mask]).all() and (scores[~mask] == -np.inf).all()
+    np.testing.assert_array_equal(finetuned.finetuned(inputs, model, train, train)(test), scores)
+
+
+def test_an_encoder_that_post_training_makes_worse_is_not_taken(small_log, plays, monkeypatch):
+    monkeypatch.setattr(finetuned, "RATE", 10.0)
+    arrays, test = small_log.arrays(), small_log.split("test")
+    model = encoders.load(encoders.TINY)
+    inputs = encoder.Inputs.read(small_log, model, np.unique(arrays.candidates[arrays.mask]))
+    scores = finetuned.finetuned(inputs, model, *plays)(test)
+    np.testing.assert_array_equal(scores, encoder.by_genres(inputs)(test))
