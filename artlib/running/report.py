@@ -158,7 +158,8 @@ def worth(path: Path) -> str:
     record = files.read_json(path)
     tables = []
     for kind, rows in record["kinds"].items():
-        frame = pd.DataFrame(rows).set_index("what is known")
+        columns = ["what is known", "everywhere", "warm titles", "cold titles", "tastes read off histories"]
+        frame = pd.DataFrame(rows)[columns].set_index("what is known")
         text = frame.map(lambda lift: "" if lift is None or lift != lift else f"{lift:+.0%}".replace("%", " %"))
         tables.append(f"With {kind} genres:\n\n{markdown(text.reset_index())}")
     sizes = record["sizes"]
