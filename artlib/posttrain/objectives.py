@@ -50,13 +50,14 @@ class Hyperparameters:
     """The hyper-parameters of the objectives.
 
     Attributes:
-        beta: dpo, softmax-dpo: how far the policy may move from the reference for a given preference (larger: less);
-            counterfactual: weight of the divergence from the reference.
+        beta: dpo, softmax-dpo, kto: how far the policy may move from the reference for a given preference (larger:
+            less); counterfactual: weight of the divergence from the reference.
         clip: largest importance weight.
         negative_weight: dpo: how much an impression without a play counts as evidence against what it showed.
         value_estimator: counterfactual: ips, snips or dr.
         variance: counterfactual: weight of the value's standard deviation.
         mean_reward: of the log; rewards are measured in it, so that `beta` means the same for rare and common plays.
+        play_rate: kto: share of the log's impressions with a reward above 0.
     """
 
     beta: float = 0.1
@@ -65,6 +66,7 @@ class Hyperparameters:
     value_estimator: str = "snips"
     variance: float = 0.0
     mean_reward: float = 1.0
+    play_rate: float = 0.5
 
 
 def sft(d: Decisions, h: Hyperparameters) -> torch.Tensor:
@@ -119,6 +121,25 @@ def _ahead(d: Decisions) -> torch.Tensor:
     return d.of_shown(ratio)[:, None] - ratio
 
 
+def kto(d: Decisions, h: Hyperparameters) -> torch.Tensor:
+    """Kahneman-Tversky optimisation (KTO; Ethayarajh et al. 2024), unpaired: was what was shown any good?
+
+        played   lambda_D (1 - sigmoid(beta (rho - z0)))        rho = log (pi / pi_ref)(a | x) of what was shown
+        ignored  lambda_U (1 - sigmoid(beta (z0 - rho)))        z0 = KL(pi || pi_ref), mean over the batch
+    Plays and ignored impressions weigh alike in the whole log, as the paper advises: lambda_D = r / (2 mean r),
+    lambda_U = 1 / (2 (1 - play rate)); so the loss is 1/2 on average before training.
+
+    z0, through which no gradient flows, is exact over the candidates. TRL's KTOTrainer, which could take the form
+    `label`, estimates it from each question with the answer to another one: a letter that pi did not draw, and that
+    says nothing of this question, whose options are in another order. It knows no rewards either.
+    """
+    ratio = (d.log_policy - d.log_reference).masked_fill(~d.mask, 0)
+    ahead = h.beta * (d.of_shown(ratio) - _divergence(d).detach().mean())
+    played = d.reward > 0
+    weight = torch.where(played, d.reward / h.mean_reward, 1 / max(1 - h.play_rate, 1e-9)) / 2
+    return weight * torch.sigmoid(torch.where(played, -ahead, ahead))
+
+
 def counterfactual(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     """The policy's value on the log, estimated off-policy, less its divergence from the reference.
 
@@ -141,8 +162,13 @@ def counterfactual(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     else:
         q_hat = d.q_hat / h.mean_reward
         value = (policy * q_hat).sum(dim=1) + weight * (reward - d.of_shown(q_hat))
+    return h.beta * _divergence(d) - value + h.variance * value.std(correction=0)
+
+
+def _divergence(d: Decisions) -> torch.Tensor:
+    """(n,) KL(pi || pi_ref), exact over the candidates."""
     change = (d.log_policy - d.log_reference).masked_fill(~d.mask, 0)
-    return h.beta * (policy * change).sum(dim=1) - value + h.variance * value.std(correction=0)
+    return (d.log_policy.exp() * change).sum(dim=1)
 
 
 OBJECTIVES: dict[str, Callable[[Decisions, Hyperparameters], torch.Tensor]] = {
@@ -151,5 +177,6 @@ OBJECTIVES: dict[str, Callable[[Decisions, Hyperparameters], torch.Tensor]] = {
     "sft-logq": sft_logq,
     "dpo": dpo,
     "softmax-dpo": softmax_dpo,
+    "kto": kto,
     "counterfactual": counterfactual,
 }

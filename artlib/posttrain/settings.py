@@ -57,6 +57,7 @@ METHODS = {
     "sft-logq": Method("the same, given with which odds production showed each candidate", given_shown=True),
     "dpo": Method("what was played is preferred to each other candidate", refines=True, learns_from="negatives"),
     "softmax-dpo": Method("the same, all other candidates at once", refines=True),
+    "kto": Method("what was played was good, what was ignored bad", refines=True, learns_from="impressions"),
     "counterfactual": Method(
         "the policy's value, estimated off-policy, less its divergence", refines=True, learns_from="impressions"
     ),
@@ -99,7 +100,7 @@ class Settings:
         1.0, "of the softmax over scores in training (caption: 8); fitted on validation afterwards", POSITIVE
     )
     beta: float = _setting(
-        0.1, "dpo: how close to stay to the reference; counterfactual: weight of the divergence from it", ANY
+        0.1, "dpo, kto: how close to stay to the reference; counterfactual: weight of the divergence from it", ANY
     )
     clip: float = _setting(10.0, "largest importance weight", POSITIVE)
     negative_weight: float = _setting(

@@ -62,6 +62,7 @@ def objective_trainer(language_model, train: Examples, folder: Path, settings: S
         value_estimator=settings.value_estimator,
         variance=settings.variance,
         mean_reward=float(train.arrays.reward.mean()),
+        play_rate=float((train.arrays.reward > 0).mean()),
     )
 
     class ObjectiveTrainer(Trainer):
