@@ -21,9 +21,9 @@ class Decisions:
         reward: (n,) observed reward, >= 0.
         propensity: (n,) the logging policy's probability of `shown`.
         mask: (n, K) True where there is a candidate.
-        log_shown: (n, K) log-probabilities with which the logging policy showed each candidate; `sft-logq` only.
+        log_shown: (n, K) log-probabilities with which the logging policy showed each candidate; `sft-logq`, `awsft`.
         log_reference: (n, K) log pi_ref(c | x) of the frozen model that training began from; methods that refine.
-        q_hat: (n, K) predicted rewards; `counterfactual` by "dr" only.
+        q_hat: (n, K) predicted rewards; `awsft`, `policy-gradient`, `counterfactual` by "dr".
     """
 
     log_policy: torch.Tensor
@@ -51,8 +51,9 @@ class Hyperparameters:
 
     Attributes:
         beta: dpo, softmax-dpo, kto: how far the policy may move from the reference for a given preference (larger:
-            less); counterfactual: weight of the divergence from the reference.
-        clip: largest importance weight.
+            less); policy-gradient, counterfactual: weight of the divergence from the reference.
+        clip: largest weight of an impression.
+        advantage_temperature: awsft: of the advantages, lambda.
         negative_weight: dpo: how much an impression without a play counts as evidence against what it showed.
         value_estimator: counterfactual: ips, snips or dr.
         variance: counterfactual: weight of the value's standard deviation.
@@ -62,6 +63,7 @@ class Hyperparameters:
 
     beta: float = 0.1
     clip: float = 10.0
+    advantage_temperature: float = 3.0
     negative_weight: float = 0.0
     value_estimator: str = "snips"
     variance: float = 0.0
@@ -91,6 +93,21 @@ def sft_logq(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     "Sampling-bias-corrected neural modeling"), which has no weights and so none of the variance of `sft_ips`.
     """
     return -d.reward * d.of_shown((d.log_policy + d.log_shown).log_softmax(dim=1))
+
+
+def awsft(d: Decisions, h: Hyperparameters) -> torch.Tensor:
+    """Advantage-weighted SFT (AWR; Peng et al. 2019): what went better than expected is imitated more.
+
+    - min(exp(A / lambda), clip) log pi(a | x) on every impression, played or not, with the advantage A = r - V(x) in
+    units of the log's mean reward, and V(x) = sum_c p(c | x) q(c) what the logging policy may expect.
+
+    So pi(a | x) ~ p(a | x) E[exp(A / lambda)]: it stays near the logging policy, by more the larger lambda is; at
+    infinity it copies what was shown.
+    """
+    expected = (d.log_shown.exp() * d.q_hat).masked_fill(~d.mask, 0).sum(dim=1)
+    advantage = (d.reward - expected) / h.mean_reward
+    weight = (advantage / h.advantage_temperature).exp().clamp(max=h.clip)
+    return -weight * d.of_shown(d.log_policy)
 
 
 def dpo(d: Decisions, h: Hyperparameters) -> torch.Tensor:
@@ -165,6 +182,18 @@ def counterfactual(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     return h.beta * _divergence(d) - value + h.variance * value.std(correction=0)
 
 
+def policy_gradient(d: Decisions, h: Hyperparameters) -> torch.Tensor:
+    """The reward that the policy may expect by a learnt model, exact over the candidates, less its divergence.
+
+    - sum_c pi(c | x) q(c) / mean r + beta KL(pi || pi_ref). Its gradient is the expectation of REINFORCE's, whatever
+    the baseline: what RLOO (Ahmadian et al. 2024) estimates from sampled answers, and GRPO (Shao et al. 2024), but that
+    the latter divides by the spread of the rewards in each group. What was shown and came of it enters by q alone: it
+    is `counterfactual` by "dr" without the correction of q's errors.
+    """
+    value = (d.log_policy.exp() * d.q_hat).masked_fill(~d.mask, 0).sum(dim=1)
+    return h.beta * _divergence(d) - value / h.mean_reward
+
+
 def _divergence(d: Decisions) -> torch.Tensor:
     """(n,) KL(pi || pi_ref), exact over the candidates."""
     change = (d.log_policy - d.log_reference).masked_fill(~d.mask, 0)
@@ -175,8 +204,10 @@ OBJECTIVES: dict[str, Callable[[Decisions, Hyperparameters], torch.Tensor]] = {
     "sft": sft,
     "sft-ips": sft_ips,
     "sft-logq": sft_logq,
+    "awsft": awsft,
     "dpo": dpo,
     "softmax-dpo": softmax_dpo,
     "kto": kto,
     "counterfactual": counterfactual,
+    "policy-gradient": policy_gradient,
 }

@@ -41,6 +41,7 @@ class Method:
         refines: whether it begins from the adapter of sft, its reference.
         learns_from: "plays"; "impressions", ignored ones, too; or "negatives": those as well if negative_weight > 0.
         given_shown: whether a play's likelihood is given with which odds each candidate was shown.
+        predicts_rewards: whether it needs a reward for every candidate, predicted without the language model.
         prompt: the one prompt form that it goes with, which goes with no other method; "" for all others.
     """
 
@@ -48,6 +49,7 @@ class Method:
     refines: bool = False
     learns_from: str = "plays"
     given_shown: bool = False
+    predicts_rewards: bool = False
     prompt: str = ""
 
 
@@ -55,11 +57,22 @@ METHODS = {
     "sft": Method("cross-entropy of the artwork that was played, among the candidates"),
     "sft-ips": Method("the same, weighted by inverse propensities"),
     "sft-logq": Method("the same, given with which odds production showed each candidate", given_shown=True),
+    "awsft": Method(
+        "cross-entropy of what was shown, weighted by how much better than expected it went",
+        learns_from="impressions",
+        predicts_rewards=True,
+    ),
     "dpo": Method("what was played is preferred to each other candidate", refines=True, learns_from="negatives"),
     "softmax-dpo": Method("the same, all other candidates at once", refines=True),
     "kto": Method("what was played was good, what was ignored bad", refines=True, learns_from="impressions"),
     "counterfactual": Method(
         "the policy's value, estimated off-policy, less its divergence", refines=True, learns_from="impressions"
+    ),
+    "policy-gradient": Method(
+        "the reward that the policy may expect by a learnt model, less its divergence",
+        refines=True,
+        learns_from="impressions",
+        predicts_rewards=True,
     ),
     "sft-reasoning": Method("a teacher's reason, then the letter of the artwork that was played", prompt="reasoned"),
 }
@@ -100,9 +113,14 @@ class Settings:
         1.0, "of the softmax over scores in training (caption: 8); fitted on validation afterwards", POSITIVE
     )
     beta: float = _setting(
-        0.1, "dpo, kto: how close to stay to the reference; counterfactual: weight of the divergence from it", ANY
+        0.1,
+        "dpo, kto: how close to stay to the reference; counterfactual, policy-gradient: weight of the divergence",
+        ANY,
     )
-    clip: float = _setting(10.0, "largest importance weight", POSITIVE)
+    clip: float = _setting(10.0, "largest weight of an impression", POSITIVE)
+    advantage_temperature: float = _setting(
+        3.0, "awsft: of advantages, in mean rewards; the larger, the closer to what production shows", POSITIVE
+    )
     negative_weight: float = _setting(
         0.0, "dpo: what an ignored impression counts, as evidence against the artwork it showed", Range(0, 1)
     )
@@ -154,6 +172,12 @@ class Settings:
         """Whether ignored impressions teach, too."""
         learns_from = METHODS[self.method].learns_from
         return learns_from == "impressions" or (learns_from == "negatives" and self.negative_weight > 0)
+
+    @property
+    def predicts_rewards(self) -> bool:
+        """Whether rewards have to be predicted, see `rewards`."""
+        by_model = self.method == "counterfactual" and self.value_estimator == "dr"
+        return METHODS[self.method].predicts_rewards or by_model
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}

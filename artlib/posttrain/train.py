@@ -17,7 +17,7 @@ from artlib import files
 from artlib.data import Log
 from artlib.lm import calibration, generation, machine, model, prompts
 from artlib.lm.prompts.reasoned import self_consistency_scores
-from artlib.posttrain import adapters, examples, progress, trainer, trl
+from artlib.posttrain import adapters, examples, progress, rewards, trainer, trl
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import METHODS, Settings
 
@@ -59,6 +59,9 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 
     language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers, settings.seed)
     train = _with_reference(language_model, train, start, settings)
+    if settings.predicts_rewards:
+        q_hat = rewards.predicted(log, examples.learnt_from(log, settings), settings)
+        train = dataclasses.replace(train, q_hat=q_hat)
     begun = Start.ask(language_model, validation)
     under_way = _trainer(language_model, tokenizer, train, validation, folder, settings)
     progress.show_in_terminals(under_way)
@@ -75,6 +78,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
             "validation_examples": len(validation.prompts),
             "audit": audit,
             "teacher": taught,
+            "reward_model": None if train.q_hat is None else rewards.quality(train.arrays, train.q_hat),
             "temperature": after.temperature,
             "zero_shot_temperature": _zero_shot_temperature(start, before),
             "curve": _curve(under_way.state, before, after),
@@ -165,8 +169,6 @@ def _with_reference(language_model, train: Examples, start: Path | None, setting
     if start and not _by_trl(settings):
         reference = prompts.score_as_trained(language_model, train.prompts, train.orders)
         train = dataclasses.replace(train, reference=reference)
-    if settings.method == "counterfactual" and settings.value_estimator == "dr":
-        train = dataclasses.replace(train, q_hat=examples.predicted_rewards(train, settings.seed))
     return train
 
 

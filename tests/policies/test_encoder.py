@@ -8,13 +8,14 @@ import torch
 
 from artlib import data
 from artlib.data import genre_names
+from artlib.lm.embeddings import Inputs
 from artlib.policies import encoder
 from artlib.policies.baselines import greedy, uniform
 from artlib.worlds import fiction
 
 
 @pytest.fixture(scope="module")
-def inputs(small_log) -> encoder.Inputs:
+def inputs(small_log) -> Inputs:
     """What an encoder would make of the log that sees a caption's theme and nothing else, in 48 directions."""
     rng, themes = np.random.default_rng(0), fiction.text().scenes
     captions = [caption.lower() for caption in small_log.artworks["caption"].to_pylist()]
@@ -26,7 +27,7 @@ def inputs(small_log) -> encoder.Inputs:
     )
     titles = carries @ genres / np.maximum(np.linalg.norm(carries @ genres, axis=1, keepdims=True), 1e-9)
     vectors = shows @ directions
-    return encoder.Inputs(small_log, vectors, genres, titles, (vectors @ genres.T).mean(axis=0))
+    return Inputs(small_log, vectors, genres, titles, (vectors @ genres.T).mean(axis=0))
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,13 @@ def by_hand(
         elif method == "sft-logq":
             odds = {c: p[c] * math.exp(d.log_shown[i, c]) for c in allowed}
             losses.append(-r * math.log(odds[a] / sum(odds.values())))
+        elif method == "awsft":
+            expected = sum(math.exp(d.log_shown[i, c]) * q[c] for c in allowed)
+            better = math.exp((r - expected) / w.mean_reward / w.advantage_temperature)
+            losses.append(-min(better, w.clip) * math.log(p[a]))
+        elif method == "policy-gradient":
+            value = sum(p[c] * q[c] for c in allowed) / w.mean_reward
+            losses.append(w.beta * sum(p[c] * ratio[c] for c in allowed) - value)
         elif method == "dpo":
             sign, counts = (1, r) if r > 0 else (-1, w.negative_weight)
             pairs = [math.log(1 + math.exp(-sign * w.beta * (ratio[a] - ratio[c]))) for c in others]
@@ -222,6 +229,69 @@ def test_methods_that_count_showings_recover_the_best_artwork(method, weights):
         assert policy.tolist() == sorted(policy.tolist()) and policy[2] > 0.5
     else:
         assert policy[2] > 0.9
+
+
+def test_awsft_at_an_infinite_temperature_is_the_likelihood_of_what_was_shown():
+    d = decisions()
+    losses = objectives.awsft(d, objectives.Hyperparameters(advantage_temperature=1e12, mean_reward=0.4))
+    torch.testing.assert_close(losses, -d.of_shown(d.log_policy))
+
+
+def test_awsft_arrives_at_productions_policy_tilted_by_advantages():
+    """pi(c) ~ p(c) E[exp(A / lambda) | c] in closed form; production prefers the worse of two artworks."""
+    shown_with, rates, temperature = [0.8, 0.2], [0.1, 0.4], 2.0
+    mean = sum(p * rate for p, rate in zip(shown_with, rates, strict=True))
+    logits = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    cases = torch.tensor([[0, 1], [0, 0], [1, 1], [1, 0]])  # shown, reward
+    often = torch.tensor([0.8 * 0.1, 0.8 * 0.9, 0.2 * 0.4, 0.2 * 0.6], dtype=torch.float64)
+    optimiser = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        d = objectives.Decisions(
+            logits.log_softmax(1).expand(4, 2),
+            shown=cases[:, 0],
+            reward=cases[:, 1].double(),
+            propensity=torch.tensor(shown_with)[cases[:, 0]],
+            mask=torch.ones(4, 2, dtype=torch.bool),
+            log_shown=torch.tensor([shown_with] * 4, dtype=torch.float64).log(),
+            q_hat=torch.tensor([rates] * 4, dtype=torch.float64),
+        )
+        weights = objectives.Hyperparameters(clip=1e9, mean_reward=mean, advantage_temperature=temperature)
+        value = (often * objectives.awsft(d, weights)).sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    lift = [
+        p * (rate * math.exp((1 - mean) / mean / temperature) + (1 - rate) * math.exp(-1 / temperature))
+        for p, rate in zip(shown_with, rates, strict=True)
+    ]
+    policy = logits.softmax(1)[0].detach().tolist()
+    assert policy == pytest.approx([x / sum(lift) for x in lift], abs=1e-5)
+    assert policy[1] > 0.4 > shown_with[1]  # towards the better arm
+
+
+def test_the_policy_gradient_is_the_expectation_of_reinforces():
+    """Over every answer that could be sampled, with any baseline: RLOO's gradient without its noise."""
+    logits = torch.tensor([[0.3, -0.4, 0.9], [0.5, -0.2, -1e9]], dtype=torch.float64, requires_grad=True)
+    h = objectives.Hyperparameters(beta=0.0, mean_reward=0.4)
+    objectives.policy_gradient(decisions(logits.log_softmax(1)), h).sum().backward()
+    p, q = logits.detach().softmax(1), decisions().q_hat / h.mean_reward
+    for baseline in (0.0, 0.7):
+        expected = torch.zeros(2, 3, dtype=torch.float64)
+        for c in range(3):
+            expected -= p[:, [c]] * (q[:, [c]] - baseline) * (torch.eye(3)[c] - p)  # grad log pi(c) = e_c - pi
+        torch.testing.assert_close(logits.grad, expected)
+
+
+def test_the_policy_gradient_arrives_at_the_reference_tilted_by_predicted_rewards():
+    """pi(c) ~ pi_ref(c) exp(q(c) / (mean r beta)): what KL-regularised reinforcement learning has for an optimum."""
+    h = objectives.Hyperparameters(beta=0.5, mean_reward=0.4)
+    best = decisions().log_reference + decisions().q_hat / (h.mean_reward * h.beta)
+    logits = best.clone().requires_grad_(True)
+    objectives.policy_gradient(decisions(logits.log_softmax(1)), h).sum().backward()
+    assert logits.grad.abs().max() < 1e-12
 
 
 def test_ignored_impressions_teach_dpo_to_leave_what_was_ignored():

@@ -210,14 +210,14 @@ def test_only_the_last_layers_are_adapted_when_asked():
 
 REFINING = [name for name, method in METHODS.items() if method.refines]
 SCORED = ("genre-likelihood", "caption", "label")
-# Every method with the default prompt, and every prompt with a method; all others are slow. TRL's own, sft and dpo with
-# letters, are trained by other tests, too.
+# Every method with the default prompt (not awsft, which has the reward model of policy-gradient), and every prompt with
+# a method; all others are slow. TRL's own, sft and dpo with letters, are trained by other tests, too.
 QUICK = [
     ("genre-likelihood", "sft-logq"),
     *(("genre-likelihood", method) for method in REFINING),
     ("caption", "sft-ips"),
 ]
-ALL = [(prompt, method) for prompt in SCORED for method in ("sft-ips", "sft-logq", *REFINING)]
+ALL = [(prompt, method) for prompt in SCORED for method in ("sft-ips", "sft-logq", "awsft", *REFINING)]
 REFINED = [pair if pair in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in ALL]
 
 
@@ -258,6 +258,7 @@ def test_every_method_trains_with_every_prompt(refined, prompt, method):
     assert max(np.abs(own[name] - sft[name]).max() for name in own) > 1e-5
     assert (training["start"] is not None) == (method in REFINING)
     assert (training["order_sensitivity"] is not None) == (prompt == "label")
+    assert (training["reward_model"] is not None) == METHODS[method].predicts_rewards
 
 
 @pytest.mark.parametrize(
@@ -394,7 +395,7 @@ def test_temperature_is_the_one_that_makes_choices_most_likely():
 
 
 def test_settings_refuse_what_is_unknown():
-    with pytest.raises(ValueError, match="method 'dpoo' is not one of sft, sft-ips, sft-logq, dpo"):
+    with pytest.raises(ValueError, match="method 'dpoo' is not one of sft, sft-ips, sft-logq, awsft, dpo"):
         Settings(method="dpoo")
     with pytest.raises(ValueError, match="batch_size 6 is not a multiple of micro_batch 4"):
         Settings(batch_size=6, micro_batch=4)

@@ -171,8 +171,8 @@ def notebooks(folder) -> Path:
         ("negative_weight=1.5", "parameter negative_weight 1.5 is out of range: it must be at least 0 and at most 1"),
         ("max_test=-1", "parameter max_test -1 is out of range: it must be at least 0"),
         ("n_users=0", "parameter n_users 0 is out of range: it must be at least 1"),
-        ("method=stf", "counterfactual, sft-reasoning, did you mean sft? (--set)"),
-        ("method=stf", "parameter method 'stf' is not one of sft, sft-ips, sft-logq, dpo"),
+        ("method=stf", "counterfactual, policy-gradient, sft-reasoning, did you mean sft? (--set)"),
+        ("method=stf", "parameter method 'stf' is not one of sft, sft-ips, sft-logq, awsft, dpo"),
         ("world=fictoin", "parameter world 'fictoin' is not one of fiction, movielens, own, upworthy, did you mean"),
         (
             "prompt=captoin",
