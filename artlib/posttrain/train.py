@@ -27,8 +27,8 @@ FEW = 4  # validation plays by which an adapter that is read back is checked
 def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     """Train an adapter, or return at once when `folder` already holds the one asked for, of the same code.
 
-    A method that refines sft begins from the adapter in the folder `sft` beside `folder`, and trains that first if it
-    is not there.
+    A method that refines another (sft) begins from the adapter in the folder of that name beside `folder`, and trains
+    that first if it is not there.
 
     Args:
         log: with train and validation splits.
@@ -135,11 +135,12 @@ class Start:
 
 def _start(log: Log, folder: Path, settings: Settings) -> Path | None:
     """The adapter that a refining method begins from; trained now, with the same settings, if the run has none."""
-    if not METHODS[settings.method].refines:
+    first = METHODS[settings.method].refines
+    if not first:
         return None
-    start = folder.parent / "sft"
+    start = folder.parent / first
     if not adapters.can_start(start, log, settings):
-        post_train(log, start, dataclasses.replace(settings, method="sft"))
+        post_train(log, start, dataclasses.replace(settings, method=first))
     return start
 
 
@@ -148,17 +149,14 @@ def _load(settings: Settings, adapter: Path | None = None):
 
 
 def _by_trl(settings: Settings) -> bool:
-    """Whether TRL's own trainer does it: letters are completions as it knows them."""
-    return settings.prompt == "label" and settings.method in ("sft", "dpo")
+    """Whether TRL's own trainer does it: letters and reasons are completions as it knows them."""
+    return (settings.prompt, settings.method) in trl.TRAINERS
 
 
 def _trainer(language_model, tokenizer, train: Examples, validation: Examples, folder: Path, settings: Settings):
-    if METHODS[settings.method].prompt == "reasoned":
-        make = trl.reasoning_trainer
-    elif _by_trl(settings):
-        make = trl.label_trainer if settings.method == "sft" else trl.dpo_trainer
-    else:
+    if not _by_trl(settings):
         return trainer.objective_trainer(language_model, train, folder, settings)
+    make = trl.TRAINERS[settings.prompt, settings.method]
     return make(language_model, tokenizer, train, validation, folder, settings)
 
 
