@@ -63,7 +63,7 @@ class Hyperparameters:
 
     beta: float = 0.1
     clip: float = 10.0
-    advantage_temperature: float = 3.0
+    advantage_temperature: float = 1.0
     negative_weight: float = 0.0
     value_estimator: str = "snips"
     variance: float = 0.0

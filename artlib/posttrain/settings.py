@@ -122,7 +122,7 @@ class Settings:
     )
     clip: float = _setting(10.0, "largest weight of an impression", POSITIVE)
     advantage_temperature: float = _setting(
-        3.0, "awsft: of advantages, in mean rewards; the larger, the closer to what production shows", POSITIVE
+        1.0, "awsft: of advantages, in mean rewards; the larger, the closer to what production shows", POSITIVE
     )
     negative_weight: float = _setting(
         0.0, "dpo: what an ignored impression counts, as evidence against the artwork it showed", Range(0, 1)

@@ -7,9 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from artlib import ope
 from artlib.lm.embeddings import Inputs
+from artlib.policies.baselines import greedy
 from artlib.posttrain import rewards
 from artlib.posttrain.settings import Settings
+from artlib.worlds import fiction
 
 SETTINGS = Settings(base="tiny", method="policy-gradient")
 
@@ -111,3 +114,19 @@ def test_rewards_that_are_no_plays_have_no_log_loss(small_log):
     assert {judged["log_loss"] for judged in rewards.quality(fractions, np.full(arrays.mask.shape, 0.1)).values()} == {
         None
     }
+
+
+@pytest.mark.slow
+def test_a_model_that_reads_captions_predicts_better_than_means_and_knows_the_better_artwork():
+    """And better than production's preference alone, by the embedded encoder."""
+    log = fiction.build(n_users=2000, n_titles=200, n_train=6000, n_validation=200, n_test=200, seed=0)
+    part = log.split("train")
+    arrays, truth = part.arrays(), part.expected_reward()
+    found = rewards.predicted(log, part, Settings(method="policy-gradient"))
+    losses = {name: judged["log_loss"] for name, judged in rewards.quality(arrays, found).items()}
+    assert losses["predicted"] < min(loss for name, loss in losses.items() if name != "predicted") - 0.01
+    features = np.log(np.maximum(arrays.production, 1e-6))[:, :, None]
+    by_production = ope.cross_fit(features, arrays.reward, arrays.shown, arrays.user, arrays.mask)
+    assert losses["predicted"] < rewards.quality(arrays, by_production)["predicted"]["log_loss"] - 0.01
+    values = [(greedy(np.where(arrays.mask, q, -1)) * truth).sum(axis=1).mean() for q in (found, by_production)]
+    assert values[0] > 1.1 * values[1]
