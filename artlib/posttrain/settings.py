@@ -117,7 +117,7 @@ class Settings:
     )
     beta: float = _setting(
         0.1,
-        "dpo, kto: how close to stay to the reference; counterfactual, policy-gradient: weight of the divergence",
+        "dpo, kto: how close to stay to the reference; other methods that refine: weight of the divergence",
         ANY,
     )
     clip: float = _setting(10.0, "largest weight of an impression", POSITIVE)
