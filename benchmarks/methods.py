@@ -95,10 +95,11 @@ class Comparison:
         return Settings(base=base, seed=seed, **({"max_examples": size} | checked | entry.settings))
 
     def start(self, entry: Entry, settings: Settings) -> Entry:
-        """The entry whose sft a refining method begins from: the last one with the same prompt; else itself."""
-        if not METHODS[settings.method].refines:
+        """The entry that a refining method begins from: the last one with the same prompt; else itself."""
+        first = METHODS[settings.method].refines
+        if not first:
             return entry
-        wanted = "sft" if settings.prompt == DEFAULT else f"{settings.prompt} sft"
+        wanted = first if settings.prompt in (DEFAULT, METHODS[first].prompt) else f"{settings.prompt} {first}"
         return [other for other in self.entries if other.method == wanted][-1]
 
 

@@ -16,7 +16,15 @@ from artlib.lm.unsloth import import_unsloth, quiet
 
 
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
-    """Continue a batch of prompts and return the new text of each, without special tokens.
+    """Continue a batch of prompts and return the new text of each, without special tokens; see `sample`."""
+    found = sample(model, tokenizer, prompts, max_new_tokens, temperature)
+    return tokenizer.batch_decode(found, skip_special_tokens=True)
+
+
+def sample(
+    model, tokenizer, prompts: list[list[int]], max_new_tokens: int, temperature: float = 0.0
+) -> list[list[int]]:
+    """Continue a batch of prompts and return the new token ids of each, with the one that ends it, if it came to that.
 
     Args:
         prompts: token ids; padded on the left.
@@ -39,7 +47,13 @@ def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, te
             pad_token_id=tokenizer.pad_token_id,
             **sampling,
         )
-    return tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)
+    return [_whole(row, {tokenizer.eos_token_id, tokenizer.pad_token_id}) for row in found[:, width:].tolist()]
+
+
+def _whole(ids: list[int], ends: set[int]) -> list[int]:
+    """Token ids up to the first that ends an answer."""
+    last = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return ids[: last + 1]
 
 
 @contextlib.contextmanager

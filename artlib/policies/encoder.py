@@ -5,7 +5,6 @@ maximise the likelihood of the played artwork among the candidates, less a penal
 A artworks, G genres, d the encoder's width, n impressions with K candidates at most.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,67 +12,13 @@ import scipy.optimize
 import scipy.special
 import torch
 
-from artlib.data import Arrays, Log, genre_names
-from artlib.data.contract import one_line
-from artlib.lm import encoder
+from artlib.data import Arrays, Log
+from artlib.lm.embeddings import SHARPNESS, Inputs
 from artlib.lm.prompts.genre_likelihood import mixture_scores
 
-SHARPNESS = 20.0  # of cosine similarities, before any is learnt
 PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)  # the strongest first: each begins where the last ended
 BILINEAR_PENALTIES = (100.0, 30.0, 10.0, 3.0)
 WIDTH = 64  # leading principal components, in the bilinear form
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """What the encoder makes of a log.
-
-    Attributes:
-        captions: (A, d) unit vectors of the artworks that are asked for; 0 for the others.
-        genres: (G, d) of the genres' names.
-        titles: (T, d) of names and synopses.
-        usual: (G,) mean similarity of each genre's name to the captions of the training split.
-    """
-
-    log: Log
-    captions: np.ndarray
-    genres: np.ndarray
-    titles: np.ndarray
-    usual: np.ndarray
-
-    @classmethod
-    def read(cls, log: Log, model: encoder.Encoder, artworks: np.ndarray) -> "Inputs":
-        """Have an encoder read a log.
-
-        Args:
-            artworks: (M,) rows in `artworks`, those of the training split among them.
-        """
-        texts = [one_line(log.artworks["caption"][int(artwork)].as_py()) for artwork in artworks]
-        captions = np.zeros((len(log.artworks), model.model.config.hidden_size))
-        captions[artworks] = model.embed(texts)
-        names = [one_line(name) for name in genre_names(log.titles)]
-        genres = model.embed(names) if names else np.zeros((0, captions.shape[1]))
-        titles = model.embed(
-            [
-                one_line(f"{name}. {synopsis}")
-                for name, synopsis in zip(
-                    log.titles["name"].to_pylist(), log.titles["synopsis"].to_pylist(), strict=True
-                )
-            ]
-        )
-        train = log.split("train").arrays()
-        known = np.intersect1d(np.unique(train.candidates[train.mask]), artworks)
-        return cls(log, captions, genres, titles, (captions[known] @ genres.T).mean(axis=0))
-
-    def similarity(self) -> np.ndarray:
-        """(A, G) of captions and genre names, less what is usual, sharpened: log-odds of the genre."""
-        return SHARPNESS * (self.captions @ self.genres.T - self.usual)
-
-    def members(self, part: Log) -> np.ndarray:
-        """(n, d) the mean of what each member watched before; 0 without history."""
-        start, stop = self.log.history.spans(part.impressions)
-        total = np.vstack([np.zeros(self.titles.shape[1]), np.cumsum(self.titles[self.log.history.title], axis=0)])
-        return (total[stop] - total[start]) / np.maximum(stop - start, 1)[:, None]
 
 
 Scores = Callable[[Log], np.ndarray]  # (n, K) of a part of the log; -inf where padded

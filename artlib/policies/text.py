@@ -7,9 +7,10 @@ import numpy as np
 
 from artlib.data import Log
 from artlib.lm import encoder as encoders
+from artlib.lm.embeddings import Inputs
 from artlib.policies import encoder
 from artlib.policies.bilinear import bilinear_scores, caption_embeddings
-from artlib.policies.encoder import Inputs, Scores
+from artlib.policies.encoder import Scores
 from artlib.policies.finetuned import finetuned
 from artlib.posttrain.settings import Settings
 

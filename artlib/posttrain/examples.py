@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artlib import data, ope
+from artlib import data
 from artlib.data import Arrays, Log
 from artlib.lm import prompts
 from artlib.lm.prompts import Reader
@@ -52,6 +52,12 @@ def reader_for(log: Log, tokenizer, settings: Settings, frame: Sequence[str] | N
     )
 
 
+def learnt_from(log: Log, settings: Settings) -> Log:
+    """The impressions of the training split that teach, in the order in which they do."""
+    choose = data.impressions if settings.all_impressions else data.plays
+    return choose(log, "train", settings.max_examples, settings.seed)
+
+
 def make(log: Log, reader, settings: Settings, reasons: Path, ask: bool) -> tuple[Examples, Examples, dict | None]:
     """What to learn from, what to validate on, and the teacher's counts.
 
@@ -59,11 +65,7 @@ def make(log: Log, reader, settings: Settings, reasons: Path, ask: bool) -> tupl
         reasons: the file of a teacher's answers.
         ask: whether the teacher may be asked for more than is there.
     """
-    choose = data.impressions if settings.all_impressions else data.plays
-    parts = (
-        choose(log, "train", settings.max_examples, settings.seed),
-        data.plays(log, "validation", settings.max_validation, settings.seed),
-    )
+    parts = learnt_from(log, settings), data.plays(log, "validation", settings.max_validation, settings.seed)
     made = [_examples(part, reader, settings.seed) for part in parts]
     if not prompts.find(settings.prompt).written:
         return made[0], made[1], None
@@ -107,10 +109,3 @@ def _with_reasons(
         orders=[orders[i] for i in rows],
     )
     return kept, {"name": source.name, **counts}
-
-
-def predicted_rewards(train: Examples, seed: int) -> np.ndarray:
-    """(n, K) rewards predicted from what production prefers, cross-fitted by user: the q_hat of doubly robust."""
-    arrays = train.arrays
-    features = np.log(np.maximum(arrays.production, 1e-6))[:, :, None]
-    return ope.cross_fit(features, arrays.reward, arrays.shown, arrays.user, arrays.mask, seed=seed)

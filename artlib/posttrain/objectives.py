@@ -21,9 +21,9 @@ class Decisions:
         reward: (n,) observed reward, >= 0.
         propensity: (n,) the logging policy's probability of `shown`.
         mask: (n, K) True where there is a candidate.
-        log_shown: (n, K) log-probabilities with which the logging policy showed each candidate; `sft-logq` only.
+        log_shown: (n, K) log-probabilities with which the logging policy showed each candidate; `sft-logq`, `awsft`.
         log_reference: (n, K) log pi_ref(c | x) of the frozen model that training began from; methods that refine.
-        q_hat: (n, K) predicted rewards; `counterfactual` by "dr" only.
+        q_hat: (n, K) predicted rewards; `awsft`, `policy-gradient`, `counterfactual` by "dr".
     """
 
     log_policy: torch.Tensor
@@ -50,21 +50,25 @@ class Hyperparameters:
     """The hyper-parameters of the objectives.
 
     Attributes:
-        beta: dpo, softmax-dpo: how far the policy may move from the reference for a given preference (larger: less);
-            counterfactual: weight of the divergence from the reference.
-        clip: largest importance weight.
+        beta: dpo, softmax-dpo, kto: how far the policy may move from the reference for a given preference (larger:
+            less); policy-gradient, counterfactual: weight of the divergence from the reference.
+        clip: largest weight of an impression.
+        advantage_temperature: awsft: of the advantages, lambda.
         negative_weight: dpo: how much an impression without a play counts as evidence against what it showed.
         value_estimator: counterfactual: ips, snips or dr.
         variance: counterfactual: weight of the value's standard deviation.
         mean_reward: of the log; rewards are measured in it, so that `beta` means the same for rare and common plays.
+        play_rate: kto: share of the log's impressions with a reward above 0.
     """
 
     beta: float = 0.1
     clip: float = 10.0
+    advantage_temperature: float = 1.0
     negative_weight: float = 0.0
     value_estimator: str = "snips"
     variance: float = 0.0
     mean_reward: float = 1.0
+    play_rate: float = 0.5
 
 
 def sft(d: Decisions, h: Hyperparameters) -> torch.Tensor:
@@ -89,6 +93,21 @@ def sft_logq(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     "Sampling-bias-corrected neural modeling"), which has no weights and so none of the variance of `sft_ips`.
     """
     return -d.reward * d.of_shown((d.log_policy + d.log_shown).log_softmax(dim=1))
+
+
+def awsft(d: Decisions, h: Hyperparameters) -> torch.Tensor:
+    """Advantage-weighted SFT (AWR; Peng et al. 2019): what went better than expected is imitated more.
+
+    - min(exp(A / lambda), clip) log pi(a | x) on every impression, played or not, with the advantage A = r - V(x) in
+    units of the log's mean reward, and V(x) = sum_c p(c | x) q(c) what the logging policy may expect.
+
+    So pi(a | x) ~ p(a | x) E[exp(A / lambda)]: it stays near the logging policy, by more the larger lambda is; at
+    infinity it copies what was shown.
+    """
+    expected = (d.log_shown.exp() * d.q_hat).masked_fill(~d.mask, 0).sum(dim=1)
+    advantage = (d.reward - expected) / h.mean_reward
+    weight = (advantage / h.advantage_temperature).exp().clamp(max=h.clip)
+    return -weight * d.of_shown(d.log_policy)
 
 
 def dpo(d: Decisions, h: Hyperparameters) -> torch.Tensor:
@@ -119,6 +138,25 @@ def _ahead(d: Decisions) -> torch.Tensor:
     return d.of_shown(ratio)[:, None] - ratio
 
 
+def kto(d: Decisions, h: Hyperparameters) -> torch.Tensor:
+    """Kahneman-Tversky optimisation (KTO; Ethayarajh et al. 2024), unpaired: was what was shown any good?
+
+        played   lambda_D (1 - sigmoid(beta (rho - z0)))        rho = log (pi / pi_ref)(a | x) of what was shown
+        ignored  lambda_U (1 - sigmoid(beta (z0 - rho)))        z0 = KL(pi || pi_ref), mean over the batch
+    Plays and ignored impressions weigh alike in the whole log, as the paper advises: lambda_D = r / (2 mean r),
+    lambda_U = 1 / (2 (1 - play rate)); so the loss is 1/2 on average before training.
+
+    z0, through which no gradient flows, is exact over the candidates. TRL's KTOTrainer, which could take the form
+    `label`, estimates it from each question with the answer to another one: a letter that pi did not draw, and that
+    says nothing of this question, whose options are in another order. It knows no rewards either.
+    """
+    ratio = (d.log_policy - d.log_reference).masked_fill(~d.mask, 0)
+    ahead = h.beta * (d.of_shown(ratio) - _divergence(d).detach().mean())
+    played = d.reward > 0
+    weight = torch.where(played, d.reward / h.mean_reward, 1 / max(1 - h.play_rate, 1e-9)) / 2
+    return weight * torch.sigmoid(torch.where(played, -ahead, ahead))
+
+
 def counterfactual(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     """The policy's value on the log, estimated off-policy, less its divergence from the reference.
 
@@ -141,15 +179,35 @@ def counterfactual(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     else:
         q_hat = d.q_hat / h.mean_reward
         value = (policy * q_hat).sum(dim=1) + weight * (reward - d.of_shown(q_hat))
+    return h.beta * _divergence(d) - value + h.variance * value.std(correction=0)
+
+
+def policy_gradient(d: Decisions, h: Hyperparameters) -> torch.Tensor:
+    """The reward that the policy may expect by a learnt model, exact over the candidates, less its divergence.
+
+    - sum_c pi(c | x) q(c) / mean r + beta KL(pi || pi_ref). Its gradient is the expectation of REINFORCE's, whatever
+    the baseline: what RLOO (Ahmadian et al. 2024) estimates from sampled answers, and GRPO (Shao et al. 2024), but that
+    the latter divides by the spread of the rewards in each group. What was shown and came of it enters by q alone: it
+    is `counterfactual` by "dr" without the correction of q's errors.
+    """
+    value = (d.log_policy.exp() * d.q_hat).masked_fill(~d.mask, 0).sum(dim=1)
+    return h.beta * _divergence(d) - value / h.mean_reward
+
+
+def _divergence(d: Decisions) -> torch.Tensor:
+    """(n,) KL(pi || pi_ref), exact over the candidates."""
     change = (d.log_policy - d.log_reference).masked_fill(~d.mask, 0)
-    return h.beta * (policy * change).sum(dim=1) - value + h.variance * value.std(correction=0)
+    return (d.log_policy.exp() * change).sum(dim=1)
 
 
 OBJECTIVES: dict[str, Callable[[Decisions, Hyperparameters], torch.Tensor]] = {
     "sft": sft,
     "sft-ips": sft_ips,
     "sft-logq": sft_logq,
+    "awsft": awsft,
     "dpo": dpo,
     "softmax-dpo": softmax_dpo,
+    "kto": kto,
     "counterfactual": counterfactual,
+    "policy-gradient": policy_gradient,
 }

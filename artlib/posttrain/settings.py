@@ -38,16 +38,18 @@ class Method:
 
     Attributes:
         meaning: in a line.
-        refines: whether it begins from the adapter of sft, its reference.
+        refines: the method whose adapter it begins from, its reference; "" for none.
         learns_from: "plays"; "impressions", ignored ones, too; or "negatives": those as well if negative_weight > 0.
         given_shown: whether a play's likelihood is given with which odds each candidate was shown.
-        prompt: the one prompt form that it goes with, which goes with no other method; "" for all others.
+        predicts_rewards: whether it needs a reward for every candidate, predicted without the language model.
+        prompt: the one prompt form that it goes with, which goes with no method for others; "" for all others.
     """
 
     meaning: str
-    refines: bool = False
+    refines: str = ""
     learns_from: str = "plays"
     given_shown: bool = False
+    predicts_rewards: bool = False
     prompt: str = ""
 
 
@@ -55,12 +57,27 @@ METHODS = {
     "sft": Method("cross-entropy of the artwork that was played, among the candidates"),
     "sft-ips": Method("the same, weighted by inverse propensities"),
     "sft-logq": Method("the same, given with which odds production showed each candidate", given_shown=True),
-    "dpo": Method("what was played is preferred to each other candidate", refines=True, learns_from="negatives"),
-    "softmax-dpo": Method("the same, all other candidates at once", refines=True),
+    "awsft": Method(
+        "cross-entropy of what was shown, weighted by how much better than expected it went",
+        learns_from="impressions",
+        predicts_rewards=True,
+    ),
+    "dpo": Method("what was played is preferred to each other candidate", refines="sft", learns_from="negatives"),
+    "softmax-dpo": Method("the same, all other candidates at once", refines="sft"),
+    "kto": Method("what was played was good, what was ignored bad", refines="sft", learns_from="impressions"),
     "counterfactual": Method(
-        "the policy's value, estimated off-policy, less its divergence", refines=True, learns_from="impressions"
+        "the policy's value, estimated off-policy, less its divergence", refines="sft", learns_from="impressions"
+    ),
+    "policy-gradient": Method(
+        "the reward that the policy may expect by a learnt model, less its divergence",
+        refines="sft",
+        learns_from="impressions",
+        predicts_rewards=True,
     ),
     "sft-reasoning": Method("a teacher's reason, then the letter of the artwork that was played", prompt="reasoned"),
+    "grpo": Method(
+        "sampled reasoned answers, rewarded where they name what was played", refines="sft-reasoning", prompt="reasoned"
+    ),
 }
 VALUE_ESTIMATORS = ("ips", "snips", "dr")
 
@@ -99,19 +116,22 @@ class Settings:
         1.0, "of the softmax over scores in training (caption: 8); fitted on validation afterwards", POSITIVE
     )
     beta: float = _setting(
-        0.1, "dpo: how close to stay to the reference; counterfactual: weight of the divergence from it", ANY
+        0.1,
+        "dpo, kto: how close to stay to the reference; other methods that refine: weight of the divergence",
+        ANY,
     )
-    clip: float = _setting(10.0, "largest importance weight", POSITIVE)
+    clip: float = _setting(10.0, "largest weight of an impression", POSITIVE)
+    advantage_temperature: float = _setting(
+        1.0, "awsft: of advantages, in mean rewards; the larger, the closer to what production shows", POSITIVE
+    )
     negative_weight: float = _setting(
         0.0, "dpo: what an ignored impression counts, as evidence against the artwork it showed", Range(0, 1)
     )
     value_estimator: str = _setting("snips", "counterfactual: what estimates the value", VALUE_ESTIMATORS)
     variance: float = _setting(0.0, "counterfactual: weight of the value's standard deviation", ANY)
-    teacher: str = _setting(
-        "world", "sft-reasoning: world, a model's name, or the URL of an OpenAI-compatible endpoint"
-    )
+    teacher: str = _setting("world", "reasoned: world, a model's name, or the URL of an OpenAI-compatible endpoint")
     teacher_model: str = _setting("", "the endpoint's model")
-    samples: int = _setting(5, "reasoned: answers an impression", SOME)
+    samples: int = _setting(5, "reasoned: answers an impression; grpo: and a group, at least 2", SOME)
     max_new_tokens: int = _setting(96, "reasoned: length of an answer; longer reasons are not learnt", SOME)
     history_tokens: int = _setting(96, "budget of a member's summary", ANY)
     max_tokens: int = _setting(2048, "a longer prompt is an error: nothing is cut", SOME)
@@ -139,9 +159,11 @@ class Settings:
     def clash(values: Mapping[str, Any]) -> str | None:
         """Which of all settings' values do not go together, and what would; None if all do."""
         method, prompt = values["method"], values["prompt"]
-        for name, known in METHODS.items():
-            if known.prompt and (method == name) != (prompt == known.prompt):
-                return f"method={name} and prompt={known.prompt} go together: not method={method}, prompt={prompt}"
+        wanted, special = METHODS[method].prompt, {known.prompt for known in METHODS.values()}
+        if wanted != prompt and (wanted or prompt in special):
+            form = wanted or prompt
+            names = " or ".join(name for name, known in METHODS.items() if known.prompt == form)
+            return f"method={names} and prompt={form} go together: not method={method}, prompt={prompt}"
         if values["batch_size"] % values["micro_batch"]:
             return f"batch_size {values['batch_size']} is not a multiple of micro_batch {values['micro_batch']}"
         if METHODS[method].prompt and re.match(r"https?://", values["teacher"]) and not values["teacher_model"]:
@@ -153,6 +175,12 @@ class Settings:
         """Whether ignored impressions teach, too."""
         learns_from = METHODS[self.method].learns_from
         return learns_from == "impressions" or (learns_from == "negatives" and self.negative_weight > 0)
+
+    @property
+    def predicts_rewards(self) -> bool:
+        """Whether rewards have to be predicted, see `rewards`."""
+        by_model = self.method == "counterfactual" and self.value_estimator == "dr"
+        return METHODS[self.method].predicts_rewards or by_model
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}

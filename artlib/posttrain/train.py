@@ -17,7 +17,7 @@ from artlib import files
 from artlib.data import Log
 from artlib.lm import calibration, generation, machine, model, prompts
 from artlib.lm.prompts.reasoned import self_consistency_scores
-from artlib.posttrain import adapters, examples, progress, trainer, trl
+from artlib.posttrain import adapters, examples, progress, rewards, trainer, trl
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import METHODS, Settings
 
@@ -27,8 +27,8 @@ FEW = 4  # validation plays by which an adapter that is read back is checked
 def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     """Train an adapter, or return at once when `folder` already holds the one asked for, of the same code.
 
-    A method that refines sft begins from the adapter in the folder `sft` beside `folder`, and trains that first if it
-    is not there.
+    A method that refines another (sft) begins from the adapter in the folder of that name beside `folder`, and trains
+    that first if it is not there.
 
     Args:
         log: with train and validation splits.
@@ -59,6 +59,9 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
 
     language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers, settings.seed)
     train = _with_reference(language_model, train, start, settings)
+    if settings.predicts_rewards:
+        q_hat = rewards.predicted(log, examples.learnt_from(log, settings), settings)
+        train = dataclasses.replace(train, q_hat=q_hat)
     begun = Start.ask(language_model, validation)
     under_way = _trainer(language_model, tokenizer, train, validation, folder, settings)
     progress.show_in_terminals(under_way)
@@ -75,6 +78,7 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
             "validation_examples": len(validation.prompts),
             "audit": audit,
             "teacher": taught,
+            "reward_model": None if train.q_hat is None else rewards.quality(train.arrays, train.q_hat),
             "temperature": after.temperature,
             "zero_shot_temperature": _zero_shot_temperature(start, before),
             "curve": _curve(under_way.state, before, after),
@@ -131,11 +135,12 @@ class Start:
 
 def _start(log: Log, folder: Path, settings: Settings) -> Path | None:
     """The adapter that a refining method begins from; trained now, with the same settings, if the run has none."""
-    if not METHODS[settings.method].refines:
+    first = METHODS[settings.method].refines
+    if not first:
         return None
-    start = folder.parent / "sft"
+    start = folder.parent / first
     if not adapters.can_start(start, log, settings):
-        post_train(log, start, dataclasses.replace(settings, method="sft"))
+        post_train(log, start, dataclasses.replace(settings, method=first))
     return start
 
 
@@ -144,17 +149,14 @@ def _load(settings: Settings, adapter: Path | None = None):
 
 
 def _by_trl(settings: Settings) -> bool:
-    """Whether TRL's own trainer does it: letters are completions as it knows them."""
-    return settings.prompt == "label" and settings.method in ("sft", "dpo")
+    """Whether TRL's own trainer does it: letters and reasons are completions as it knows them."""
+    return (settings.prompt, settings.method) in trl.TRAINERS
 
 
 def _trainer(language_model, tokenizer, train: Examples, validation: Examples, folder: Path, settings: Settings):
-    if METHODS[settings.method].prompt == "reasoned":
-        make = trl.reasoning_trainer
-    elif _by_trl(settings):
-        make = trl.label_trainer if settings.method == "sft" else trl.dpo_trainer
-    else:
+    if not _by_trl(settings):
         return trainer.objective_trainer(language_model, train, folder, settings)
+    make = trl.TRAINERS[settings.prompt, settings.method]
     return make(language_model, tokenizer, train, validation, folder, settings)
 
 
@@ -165,8 +167,6 @@ def _with_reference(language_model, train: Examples, start: Path | None, setting
     if start and not _by_trl(settings):
         reference = prompts.score_as_trained(language_model, train.prompts, train.orders)
         train = dataclasses.replace(train, reference=reference)
-    if settings.method == "counterfactual" and settings.value_estimator == "dr":
-        train = dataclasses.replace(train, q_hat=examples.predicted_rewards(train, settings.seed))
     return train
 
 

@@ -58,10 +58,12 @@ def objective_trainer(language_model, train: Examples, folder: Path, settings: S
     chosen = objectives.Hyperparameters(
         beta=settings.beta,
         clip=settings.clip,
+        advantage_temperature=settings.advantage_temperature,
         negative_weight=settings.negative_weight,
         value_estimator=settings.value_estimator,
         variance=settings.variance,
         mean_reward=float(train.arrays.reward.mean()),
+        play_rate=float((train.arrays.reward > 0).mean()),
     )
 
     class ObjectiveTrainer(Trainer):

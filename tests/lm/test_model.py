@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from made_models import made_tokenizer, small_model
 
 from artlib.lm import embedded, export, generation, model, prompts, unsloth
@@ -189,6 +190,18 @@ def test_vllm_writes_what_transformers_writes(small_log, tmp_path):
             assert len(set(write(ids[:1] * 4, 16, 1.5))) > 1  # sampled: not all alike
         assert written[-1] == generation.generate(language_model, tokenizer, ids, 16)
     assert written[0] != written[1]
+
+
+def test_sampled_answers_keep_what_ends_them_and_no_padding():
+    language_model, tokenizer = model.load(embedded.TINY)
+    ids, end = tokenizer.encode("A question"), tokenizer.eos_token_id
+    torch.manual_seed(0)
+    answers = generation.sample(language_model, tokenizer, [ids, ids[:2]], 40, temperature=1.0)
+    assert all(0 < len(answer) <= 40 and end not in answer[:-1] for answer in answers)
+    assert generation._whole([5, 6, end, 7, end], {end}) == [5, 6, end] and generation._whole([5, 6], {end}) == [5, 6]
+    torch.manual_seed(0)
+    texts = generation.generate(language_model, tokenizer, [ids, ids[:2]], 40, temperature=1.0)
+    assert texts == tokenizer.batch_decode(answers, skip_special_tokens=True)
 
 
 def test_gguf_without_llama_cpp_says_what_is_missing(tmp_path):

@@ -9,13 +9,14 @@ import torch
 from artlib import data
 from artlib.data import genre_names
 from artlib.lm import encoder as encoders
+from artlib.lm.embeddings import Inputs
 from artlib.policies import encoder, finetuned
 from artlib.policies.baselines import greedy, uniform
 from artlib.worlds import fiction_text
 
 
 @pytest.fixture(scope="module")
-def inputs(small_log) -> encoder.Inputs:
+def inputs(small_log) -> Inputs:
     """What an encoder would make of the log that sees a caption's theme and nothing else, in 48 directions."""
     rng, themes = np.random.default_rng(0), fiction_text.text().scenes
     captions = [caption.lower() for caption in small_log.artworks["caption"].to_pylist()]
@@ -27,7 +28,7 @@ def inputs(small_log) -> encoder.Inputs:
     )
     titles = carries @ genres / np.maximum(np.linalg.norm(carries @ genres, axis=1, keepdims=True), 1e-9)
     vectors = shows @ directions
-    return encoder.Inputs(small_log, vectors, genres, titles, (vectors @ genres.T).mean(axis=0))
+    return Inputs(small_log, vectors, genres, titles, (vectors @ genres.T).mean(axis=0))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_a_post_trained_encoder_fits_plays_better_and_leaves_the_one_it_began_fr
     arrays = small_log.arrays()
     model = encoders.load(encoders.TINY)
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
-    inputs = encoder.Inputs.read(small_log, model, np.unique(arrays.candidates[arrays.mask]))
+    inputs = Inputs.read(small_log, model, np.unique(arrays.candidates[arrays.mask]))
     untrained = encoder.loss(encoder.by_genres(inputs)(train), train)
     trained = finetuned.finetuned(inputs, model, train, train)
     assert encoder.loss(trained(train), train) < untrained - 0.005
@@ -113,6 +114,6 @@ def test_an_encoder_that_post_training_makes_worse_is_not_taken(small_log, plays
     monkeypatch.setattr(finetuned, "RATE", 10.0)
     arrays, test = small_log.arrays(), small_log.split("test")
     model = encoders.load(encoders.TINY)
-    inputs = encoder.Inputs.read(small_log, model, np.unique(arrays.candidates[arrays.mask]))
+    inputs = Inputs.read(small_log, model, np.unique(arrays.candidates[arrays.mask]))
     scores = finetuned.finetuned(inputs, model, *plays)(test)
     np.testing.assert_array_equal(scores, encoder.by_genres(inputs)(test))

@@ -208,16 +208,16 @@ def test_only_the_last_layers_are_adapted_when_asked():
     assert names and all(".layers.1." in name for name in names)
 
 
-REFINING = [name for name, method in METHODS.items() if method.refines]
+REFINING = [name for name, method in METHODS.items() if method.refines == "sft"]
 SCORED = ("genre-likelihood", "caption", "label")
-# Every method with the default prompt, and every prompt with a method; all others are slow. TRL's own, sft and dpo with
-# letters, are trained by other tests, too.
+# Every method with the default prompt (not awsft, which has the reward model of policy-gradient), and every prompt with
+# a method; all others are slow. TRL's own, sft and dpo with letters, are trained by other tests, too.
 QUICK = [
     ("genre-likelihood", "sft-logq"),
     *(("genre-likelihood", method) for method in REFINING),
     ("caption", "sft-ips"),
 ]
-ALL = [(prompt, method) for prompt in SCORED for method in ("sft-ips", "sft-logq", *REFINING)]
+ALL = [(prompt, method) for prompt in SCORED for method in ("sft-ips", "sft-logq", "awsft", *REFINING)]
 REFINED = [pair if pair in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in ALL]
 
 
@@ -258,6 +258,7 @@ def test_every_method_trains_with_every_prompt(refined, prompt, method):
     assert max(np.abs(own[name] - sft[name]).max() for name in own) > 1e-5
     assert (training["start"] is not None) == (method in REFINING)
     assert (training["order_sensitivity"] is not None) == (prompt == "label")
+    assert (training["reward_model"] is not None) == METHODS[method].predicts_rewards
 
 
 @pytest.mark.parametrize(
@@ -319,6 +320,7 @@ KILLED_SLOWLY = [
     ("label", "sft-ips", 2),
     ("label", "dpo", 2),
     ("reasoned", "sft-reasoning", 2),
+    ("reasoned", "grpo", 1),
 ]
 
 
@@ -329,9 +331,8 @@ def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_lo
     from safetensors.numpy import load_file
 
     small_log.save(tmp_path / "log")
-    examples = (
-        32 if prompt == "label" or method == "dpo" else 64
-    )  # TRL takes a step for four pairs, of which a play has several
+    # TRL takes a step for four pairs, of which a play has several, and for as many groups of answers.
+    examples = 16 if method == "grpo" else 32 if prompt == "label" or method == "dpo" else 64
     sizes = {"max_examples": examples, "micro_batch": 2, "batch_size": 4, "samples": 1, "max_new_tokens": 400}
     settings = dataclasses.asdict(dataclasses.replace(TINY, prompt=prompt, method=method, **sizes))
     arguments = [sys.executable, "-c", SCRIPT.replace("{settings}", repr(settings)), tmp_path / "log"]
@@ -371,6 +372,67 @@ def test_a_split_without_plays_is_an_error(small_log, choose):
         choose(ignored, "train", 10, 0)
 
 
+def test_an_answer_is_worth_the_propensity_weighted_play_if_it_names_what_was_shown(small_log):
+    part = data.plays(small_log, "train", 8, seed=0)
+    arrays, rng = part.arrays(), np.random.default_rng(0)
+    orders = [rng.permutation(n) for n in arrays.mask.sum(axis=1)]
+    examples = makers.Examples([], arrays, orders=orders)
+    settings = dataclasses.replace(TINY, method="grpo", prompt="reasoned", clip=1.5)
+    worth = []
+    for row, order in enumerate(orders):
+        found = [trl.answer_reward(f"So.\nAnswer: {letter}", examples, row, settings) for letter in "ABCDEFGHIJ"]
+        weight = min(1 / (len(order) * arrays.propensity[row]), 1.5)
+        assert found == [
+            arrays.reward[row] * weight * (k < len(order) and order[k] == arrays.shown[row]) for k in range(10)
+        ]
+        assert trl.answer_reward("It is A, or so.", examples, row, settings) == 0
+        worth.append(max(found))
+    assert min(worth) < 1.5 == max(worth)
+
+
+@pytest.mark.slow
+def test_grpo_keeps_the_logged_answer_in_every_group_and_goes_on_from_sft_reasoning(small_log, tmp_path, monkeypatch):
+    from safetensors.numpy import load_file
+
+    settings = dataclasses.replace(
+        TINY,
+        method="grpo",
+        prompt="reasoned",
+        samples=3,
+        max_examples=8,
+        max_validation=4,
+        max_new_tokens=400,
+        batch_size=4,
+    )
+    groups, reward = [], trl.answer_reward
+
+    def seen(answer: str, examples, row: int, *arguments) -> float:
+        groups.append((len(examples.prompts), row, reward(answer, examples, row, *arguments)))
+        return groups[-1][-1]
+
+    monkeypatch.setattr(trl, "answer_reward", seen)
+    training = train.post_train(small_log, tmp_path / "grpo", settings)
+    n = training["examples"]
+    assert n != 4  # by their number training examples are told from those of validation
+    learnt = [entry[1:] for entry in groups if entry[0] == n]
+    assert len(learnt) == 3 * n and {row for row, _ in learnt} == set(range(n))
+    for first in range(0, 3 * n, 3):
+        group = learnt[first : first + 3]
+        assert len({row for row, _ in group}) == 1 and group[-1][1] > 0
+    assert sum(value == 0 for _, value in learnt) >= n, "what a model without any knowledge writes is worth nothing"
+    validated = [value for size, _, value in groups if size != n]
+    assert len(validated) == 2 * 4, "one answer a question before and after, and none that was logged"
+    assert [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry] == pytest.approx(
+        [-np.mean(validated[:4]), -np.mean(validated[4:])]
+    )
+    losses = [entry["loss"] for entry in training["curve"] if "loss" in entry]
+    assert losses and np.isfinite(losses).all() and 0 <= training["valid_answers"] <= 1
+    assert training["tokens_per_second"] > 0
+    own, begun = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("grpo", "sft-reasoning"))
+    assert own.keys() == begun.keys() and max(np.abs(own[name] - begun[name]).max() for name in own) > 1e-5
+    assert training["start"] == files.sha256(tmp_path / "sft-reasoning" / "adapter_model.safetensors")
+
+
 def test_a_reasoned_answer_that_would_be_cut_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="a question with its answer has 11 tokens, more than max_tokens = 10"):
         trl._sft_trainer(None, None, [([1] * 5, [2] * 6)], [], tmp_path, dataclasses.replace(TINY, max_tokens=10))
@@ -394,18 +456,18 @@ def test_temperature_is_the_one_that_makes_choices_most_likely():
 
 
 def test_settings_refuse_what_is_unknown():
-    with pytest.raises(ValueError, match="method 'dpoo' is not one of sft, sft-ips, sft-logq, dpo"):
+    with pytest.raises(ValueError, match="method 'dpoo' is not one of sft, sft-ips, sft-logq, awsft, dpo"):
         Settings(method="dpoo")
     with pytest.raises(ValueError, match="batch_size 6 is not a multiple of micro_batch 4"):
         Settings(batch_size=6, micro_batch=4)
     with pytest.raises(ValueError, match="epochs 0 is out of range: it must be at least 1"):
         Settings(epochs=0)
-    with pytest.raises(ValueError, match="method=sft-reasoning and prompt=reasoned go together"):
+    with pytest.raises(ValueError, match="method=sft-reasoning or grpo and prompt=reasoned go together"):
         Settings(prompt="reasoned")
 
 
 def test_every_method_has_its_objective():
-    assert set(METHODS) == {*objectives.OBJECTIVES, "sft-reasoning"}
+    assert set(METHODS) == {*objectives.OBJECTIVES, "sft-reasoning", "grpo"}
 
 
 def test_an_adapters_frame_is_kept_through_training_resumption_and_scoring(small_log, tmp_path, monkeypatch):
