@@ -52,6 +52,8 @@ def test_text_from_a_log_cannot_change_the_structure(small_log, tokenizer, metho
                 pieces = [prompt.ids(np.arange(len(prompt.options)))]
             elif method == "genre-likelihood":
                 pieces = [prompt.frame, *prompt.posters, prompt.genres[0]]
+            elif method == "member-likelihood":
+                pieces = [prompt.frame, *prompt.posters, prompt.member]
             else:
                 pieces = [prompt.trunk + prompt.general, prompt.trunk + prompt.member, *prompt.captions]
             newline = tokenizer("\n", add_special_tokens=False).input_ids[0]

@@ -7,7 +7,7 @@ import pytest
 from made_models import small_model
 
 from artlib.lm import calibration, embedded, forward, model, prompts
-from artlib.lm.prompts import genre_likelihood, label, reasoned
+from artlib.lm.prompts import genre_likelihood, label, member_likelihood, reasoned
 from artlib.lm.prompts.caption import BOTH, CaptionPrompt, tree
 from artlib.lm.prompts.label import LabelPrompt
 from artlib.lm.unsloth import ModelError
@@ -26,6 +26,16 @@ def captions(small_log, tiny):
 @pytest.fixture(scope="module")
 def posters(small_log, tiny):
     return prompts.reader(small_log, tiny[1], "genre-likelihood", max_tokens=8192).read(small_log.take(np.arange(12)))
+
+
+@pytest.fixture(scope="module")
+def members(small_log, tiny):
+    """Ten impressions of three titles: some share a tree."""
+    title = small_log.arrays().title
+    often = np.argsort(-np.bincount(title))[:3]
+    rows = np.concatenate([np.flatnonzero(title == t)[:n] for t, n in zip(often, (5, 1, 4), strict=True)])
+    reader = prompts.reader(small_log, tiny[1], "member-likelihood", n_recent=2, max_tokens=8192)
+    return reader.read(small_log.take(np.random.default_rng(0).permutation(rows)))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +67,35 @@ def test_tree_scores_equal_separate_full_forward_passes(tiny, captions):
             member = log_probability(language_model, prompt.trunk + prompt.member, caption)
             general = log_probability(language_model, prompt.trunk + prompt.general, caption)
             assert found[row, k] == pytest.approx(member - general, abs=1e-4 * max(1, abs(member)) ** 0.5)
+
+
+def test_member_likelihoods_equal_separate_full_forward_passes(tiny, members):
+    """However members of a title are grouped, in deciding as in training."""
+    import torch
+
+    language_model = tiny[0]
+    found = prompts.score(language_model, members)
+    with torch.inference_mode():
+        trained = prompts.form_of(members).candidate_scores(language_model, prompts.collate(members)).numpy()
+    for row, prompt in enumerate(members):
+        for k, poster in enumerate(prompt.posters):
+            alone = log_probability(language_model, prompt.frame + poster, prompt.member)
+            assert found[row, k] == pytest.approx(alone, rel=1e-4)
+            assert trained[row, k] == pytest.approx(alone, rel=1e-4)
+        assert (found[row, len(prompt.posters) :] == -np.inf).all()
+        assert (trained[row, len(prompt.posters) :] == forward.MASKED_SCORE).all()
+
+
+def test_members_share_a_trees_captions_up_to_its_size(members, monkeypatch):
+    monkeypatch.setattr(member_likelihood, "PACKED", 2000)
+    shared = member_likelihood.groups(members)
+    assert sorted(row for rows in shared for row in rows) == list(range(len(members)))
+    assert all(members[row].posters == members[rows[0]].posters for rows in shared for row in rows)
+    assert any(len(rows) > 1 for rows in shared)
+    longest = max(prompt.n_tokens for prompt in members)
+    assert all(len(member_likelihood.tree([members[row] for row in rows]).ids) <= 2000 + longest for rows in shared)
+    monkeypatch.setattr(member_likelihood, "PACKED", 1)
+    assert sorted(member_likelihood.groups(members)) == [[row] for row in range(len(members))]
 
 
 def test_genre_likelihoods_equal_separate_full_forward_passes(tiny, posters):

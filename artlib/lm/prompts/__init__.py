@@ -16,6 +16,7 @@ from artlib.lm.prompts.text import Prompt, PromptForm, Reader
 PROMPTS: dict[str, str | PromptForm] = {
     "genre-likelihood": "genre_likelihood",
     "caption": "caption",
+    "member-likelihood": "member_likelihood",
     "label": "label",
     "reasoned": "reasoned",
 }
