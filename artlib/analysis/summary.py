@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from artlib import worlds
 from artlib.data import Log
 
 
@@ -54,3 +55,9 @@ def to_be_won(test: Log) -> pd.Series:
             "the best artwork for each member": np.where(arrays.mask, expected, -np.inf).max(axis=1).mean(),
         }
     return pd.Series(found, name="mean reward a test impression")
+
+
+def worth(log: Log) -> pd.DataFrame | None:
+    """What knowing each thing that makes members play would be worth, in the worlds that say so; None in others."""
+    world = worlds.known().get(log.manifest.get("world", ""))
+    return world.worth(log) if world and world.worth and log.truth is not None else None

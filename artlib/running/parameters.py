@@ -26,6 +26,7 @@ ALLOWED = {
     **dict.fromkeys(("n_users", "n_titles", "n_train", "n_validation", "n_test"), SOME),
     **dict.fromkeys(("max_test", "n_cases"), ANY),
     "world": worlds.known,
+    "genres": ("fine", "broad"),
     "n_bootstrap": Range(100),  # the tails of a 95 % interval
     "seed": SEED,
 }

@@ -56,7 +56,7 @@ class MemberReader(Reader):
         self._told: dict[int, list[int]] = {}
         # Without chat markers, as `genre-likelihood`.
         self._frame = [*leading_ids(self._tokenizer), *self._pieces.first("A film poster shows this:")]
-        self._after_poster = self._special("\nIt was made for a viewer of")
+        self._after_poster = self._special("\nIt appeals to fans of")
         self._nobody = self._encode(" films.")
 
     def _prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray) -> MemberPrompt:
