@@ -26,8 +26,8 @@ HOUSE = {
     "analysis": "plots errors evaluation comparison choices summary",
     "policies": "answers text encoder bilinear llm baselines",
     "posttrain": "train trl trainer adapters objectives progress examples teacher settings",
-    "lm": "export generation prompts prompts.reasoned prompts.label prompts.genre_likelihood prompts.caption "
-    "prompts.text forward tree calibration model encoder embedded unsloth machine",
+    "lm": "export generation prompts prompts.reasoned prompts.label prompts.appeal prompts.genre_likelihood "
+    "prompts.caption prompts.text forward tree calibration model encoder embedded unsloth machine",
     "worlds": "own upworthy movielens fiction movielens_text simulation production tmdb sources registry",
     "data": "sampling log history columns oddities contract",
     "ope": "synthetic comparison sample_size result selection sequences diagnostics reward_model intervals estimators "

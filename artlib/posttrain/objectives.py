@@ -24,6 +24,7 @@ class Decisions:
         log_shown: (n, K) log-probabilities with which the logging policy showed each candidate; `sft-logq` only.
         log_reference: (n, K) log pi_ref(c | x) of the frozen model that training began from; methods that refine.
         q_hat: (n, K) predicted rewards; `counterfactual` by "dr" only.
+        targets: (n, K) how much each candidate is to be chosen, >= 0; `soft` only.
     """
 
     log_policy: torch.Tensor
@@ -34,6 +35,7 @@ class Decisions:
     log_shown: torch.Tensor | None = None
     log_reference: torch.Tensor | None = None
     q_hat: torch.Tensor | None = None
+    targets: torch.Tensor | None = None
 
     def of_shown(self, values: torch.Tensor) -> torch.Tensor:
         """(n,) what an (n, K) tensor holds for the shown artwork."""
@@ -89,6 +91,16 @@ def sft_logq(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     "Sampling-bias-corrected neural modeling"), which has no weights and so none of the variance of `sft_ips`.
     """
     return -d.reward * d.of_shown((d.log_policy + d.log_shown).log_softmax(dim=1))
+
+
+def soft(d: Decisions, h: Hyperparameters) -> torch.Tensor:
+    """Cross-entropy of targets over all candidates, whatever was shown: - sum_c t_c log pi(c | x).
+
+    Smallest where pi is t / sum t, the sum being what the impression weighs. With another policy's probabilities for
+    targets this is distillation (Hinton et al. 2015); with the clicks that equally often shown candidates had, it is
+    the likelihood of which of them each click was on.
+    """
+    return -(d.targets * d.log_policy).masked_fill(~d.mask, 0).sum(dim=1)
 
 
 def dpo(d: Decisions, h: Hyperparameters) -> torch.Tensor:
@@ -149,6 +161,7 @@ OBJECTIVES: dict[str, Callable[[Decisions, Hyperparameters], torch.Tensor]] = {
     "sft": sft,
     "sft-ips": sft_ips,
     "sft-logq": sft_logq,
+    "soft": soft,
     "dpo": dpo,
     "softmax-dpo": softmax_dpo,
     "counterfactual": counterfactual,

@@ -41,6 +41,7 @@ class Method:
         refines: whether it begins from the adapter of sft, its reference.
         learns_from: "plays"; "impressions", ignored ones, too; or "negatives": those as well if negative_weight > 0.
         given_shown: whether a play's likelihood is given with which odds each candidate was shown.
+        given_targets: whether it learns what `post_train` is told each candidate deserves, not what was played.
         prompt: the one prompt form that it goes with, which goes with no other method; "" for all others.
     """
 
@@ -48,6 +49,7 @@ class Method:
     refines: bool = False
     learns_from: str = "plays"
     given_shown: bool = False
+    given_targets: bool = False
     prompt: str = ""
 
 
@@ -55,6 +57,9 @@ METHODS = {
     "sft": Method("cross-entropy of the artwork that was played, among the candidates"),
     "sft-ips": Method("the same, weighted by inverse propensities"),
     "sft-logq": Method("the same, given with which odds production showed each candidate", given_shown=True),
+    "soft": Method(
+        "cross-entropy of targets over all candidates, which code gives", learns_from="impressions", given_targets=True
+    ),
     "dpo": Method("what was played is preferred to each other candidate", refines=True, learns_from="negatives"),
     "softmax-dpo": Method("the same, all other candidates at once", refines=True),
     "counterfactual": Method(
