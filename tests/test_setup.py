@@ -24,7 +24,7 @@ HOUSE = {
     "__main__": "",
     "running": "pipeline report publish notebook forecast display run_folder parameters",
     "analysis": "plots errors evaluation comparison choices summary",
-    "policies": "answers text encoder bilinear llm baselines",
+    "policies": "answers text encoder bilinear rates llm baselines",
     "posttrain": "train trl trainer adapters objectives progress examples teacher settings",
     "lm": "export generation prompts prompts.reasoned prompts.label prompts.appeal prompts.genre_likelihood "
     "prompts.caption prompts.text forward tree calibration model encoder embedded unsloth machine",

@@ -62,6 +62,7 @@ class Readers:
             found = found | {"encoder, genres, learnt": encoder.learnt_by_genres(self.inputs, plays, validation)}
         found = found | {
             "encoder, history, learnt": encoder.learnt_by_history(self.inputs, plays, validation),
+            "encoder, play rates": encoder.learnt_by_rates(self.inputs, plays),
             "encoder, fusion": encoder.fusion(self.inputs, list(untrained.values()), plays, validation),
             "base model, bilinear": functools.partial(self._bilinear, plays=plays, validation=validation),
         }

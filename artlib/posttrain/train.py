@@ -201,7 +201,7 @@ def _validated(language_model, under_way, validation: Examples, settings: Settin
             scores = scores + np.log(np.maximum(validation.arrays.logging, 1e-12))
         chosen = calibration.probabilities(scores)[np.arange(len(scores)), shown]
         loss = float(-(validation.arrays.reward * np.log(np.maximum(chosen, 1e-38))).mean())
-    return Validation(loss, calibration.fit_temperature(deciding, shown))
+    return Validation(loss, calibration.fit_temperature(deciding, shown, validation.arrays.reward))
 
 
 def _after(trained, tokenizer, under_way, validation: Examples, settings: Settings) -> Validation:

@@ -103,23 +103,25 @@ def tests(data: str | os.PathLike = "") -> tuple[pd.DataFrame, list[str], dict[s
     return packages, used, counts
 
 
-def folds(packages: pd.DataFrame, n: int = 5, seed: int = 0) -> np.ndarray:
-    """(rows,) one of n parts of about equally many tests for each package of `tests`; no headline is in two.
-
-    A story was tested more than once, or its headline for another: tests that share a headline, whatever its case and
-    punctuation, or are linked through others that do, stay together.
-    """
+def linked(packages: pd.DataFrame) -> np.ndarray:
+    """(rows,) group of each package of `tests`: tests that share a headline, whatever its case and punctuation, or are
+    linked through others that do, are of one group. Stories were tested more than once."""
     test = pd.factorize(packages["test"])[0]
     words = [" ".join(re.findall(r"\w+", text.casefold())) for text in packages["headline"]]
     headline = pd.factorize(np.array(words))[0]
     shape = test.max() + 1, headline.max() + 1
     shared = scipy.sparse.coo_matrix((np.ones(len(test)), (test, headline)), shape)
-    group = scipy.sparse.csgraph.connected_components(shared @ shared.T)[1]  # (tests,)
-    sizes = np.bincount(group)
+    return scipy.sparse.csgraph.connected_components(shared @ shared.T)[1][test]
+
+
+def folds(packages: pd.DataFrame, n: int = 5, seed: int = 0) -> np.ndarray:
+    """(rows,) one of n parts of about equally many tests for each package of `tests`; no headline is in two."""
+    group = linked(packages)
+    sizes = np.bincount(group[packages.groupby("test").cumcount() == 0])
     order = np.random.default_rng(seed).permutation(len(sizes))
     part = np.empty(len(sizes), dtype=int)
-    part[order] = (np.cumsum(sizes[order]) - sizes[order] / 2) * n // len(group)
-    return part[group][test]
+    part[order] = (np.cumsum(sizes[order]) - sizes[order] / 2) * n // sizes.sum()
+    return part[group]
 
 
 def whole(packages: pd.DataFrame, split: np.ndarray) -> Log:

@@ -1,4 +1,4 @@
-"""The form `appeal`: would people click on it? For logs without histories: no member is read.
+"""The form `appeal`: would you click? For logs without histories: no member is read.
 
 One pass of a caption does for all impressions that have it, as in `genre_likelihood`, whose trees it has: captions for
 posters, and for names of genres the two answers.
@@ -48,7 +48,7 @@ class AppealReader(Reader):
     def __init__(self, log, *arguments, **options):
         super().__init__(log, *arguments, **options)
         self._frame = [*leading_ids(self._tokenizer), *self._pieces.first("People see this:")]
-        self._question = self._special("\nWould many click on it? Answer:")
+        self._question = self._special("\nWould you click?")
         self._answers = [self._special(answer) for answer in (" Yes", " No")]
 
     def _prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray) -> AppealPrompt:
@@ -62,7 +62,7 @@ class Appeal(PromptForm):
     """score(c) = log p(yes | caption c) - log p(no | caption c), the log-odds of the answer, in nats."""
 
     name = "appeal"
-    meaning = "the model reads a caption alone, and says whether people would click on it"
+    meaning = "the model reads a caption alone, and says whether it would click"
     reader = AppealReader
     by_title = True
 
