@@ -172,6 +172,7 @@ class Session:
     def __init__(self, tests: Tests, folder: Path, base: str, encoder_name: str):
         self.tests, self.folder, self.encoder_name = tests, folder, encoder_name
         self.settings = Settings(base=base, **SETTINGS)
+        self.commit = run_folder.commit(ROOT, but="results")  # of the code that runs, whatever is changed meanwhile
 
     def question(self, policy: str) -> dict:
         own = self.encoder_name if policy == "ridge" else dataclasses.asdict(self.settings)
@@ -190,7 +191,7 @@ class Session:
         answer = {
             "scores": dict(zip(map(str, of_fold.tolist()), scores[of_fold].tolist(), strict=True)),
             "seconds": round(time.perf_counter() - started, 1),
-            "commit": run_folder.commit(ROOT, but="results"),
+            "commit": self.commit,
             "date": time.strftime("%Y-%m-%d"),
             "machine": {**machine.described(), "dtype": machine.resolve(self.settings.dtype)},
         }
