@@ -359,3 +359,16 @@ def test_real_rates_are_clicks_over_impressions(real, data_folder):
     found = [(rate[pair], arrays.reward[i]) for i, pair in enumerate(pairs) if pair in rate]
     assert len(found) > 300
     np.testing.assert_allclose(*np.array(found).T)
+
+
+def test_no_headline_of_the_real_archive_is_in_two_folds(data_folder):
+    if not (data_folder / "upworthy").is_dir():
+        pytest.skip(f"no real data: {data_folder / 'upworthy'} is not there")
+    packages, _, counts = upworthy.tests(data_folder)
+    assert (packages["test"].nunique(), len(packages)) == (1683, 7323) and counts["packages_without_headline"] == 0
+    part = pd.Series(upworthy.folds(packages))
+    assert (part.groupby(packages["test"].to_numpy()).nunique() == 1).all()
+    for text in (packages["headline"].str.lower(), packages["caption"]):
+        assert (part.groupby(text.to_numpy()).nunique() == 1).all()
+    sizes = packages.groupby(part.to_numpy())["test"].nunique()
+    assert sizes.between(330, 343).all()
