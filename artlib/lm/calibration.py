@@ -22,12 +22,13 @@ def probabilities(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return p / p.sum(axis=1, keepdims=True)
 
 
-def fit_temperature(scores: np.ndarray, chosen: np.ndarray) -> float:
+def fit_temperature(scores: np.ndarray, chosen: np.ndarray, weight: np.ndarray | None = None) -> float:
     """The temperature under which softmax(scores / t) makes the chosen candidates most likely.
 
     Args:
         scores: (n, K), -inf where padded.
         chosen: (n,) columns.
+        weight: (n,) of each choice; None for the same.
     """
     if scores.shape[1] < 2:
         return 1.0
@@ -35,7 +36,8 @@ def fit_temperature(scores: np.ndarray, chosen: np.ndarray) -> float:
     def loss(log_t: float) -> float:
         z = scores / np.exp(log_t)
         top = z.max(axis=1)
-        return float(np.mean(top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(z)), chosen]))
+        losses = top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(z)), chosen]
+        return float(np.average(losses, weights=weight))
 
     found = scipy.optimize.minimize_scalar(loss, bounds=BOUNDS, method="bounded").x
     if found > BOUNDS[1] - 0.01:

@@ -8,6 +8,7 @@ A artworks, G genres, d the encoder's width, n impressions with K candidates at 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 import scipy.optimize
 import scipy.special
 import torch
@@ -15,6 +16,8 @@ import torch
 from artlib.data import Arrays, Log
 from artlib.lm.embeddings import SHARPNESS, Inputs
 from artlib.lm.prompts.genre_likelihood import mixture_scores
+from artlib.policies import rates
+from artlib.policies.baselines import PRIOR_SHOWN
 
 PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)  # the strongest first: each begins where the last ended
 BILINEAR_PENALTIES = (100.0, 30.0, 10.0, 3.0)
@@ -69,6 +72,26 @@ def learnt_by_history(inputs: Inputs, plays: Log, validation: Log) -> Scores:
 
     weights = _chosen(scores, start, plays, validation, BILINEAR_PENALTIES)
     return lambda part: _bilinear(weights.reshape(start.shape), members(part), captions, part)
+
+
+def learnt_by_rates(inputs: Inputs, plays: Log) -> Scores:
+    """e_c v, the same for all members: `rates.fit` to how often each artwork was played of how often it was shown.
+
+    Showings are those of the whole training split, which some of its plays suit as well as all: within a title, how
+    many they are is a factor that all rates share.
+    """
+    log, n = inputs.log, len(inputs.log.artworks)
+    shown = np.bincount(log.split("train").arrays().shown_artwork, minlength=n).astype(float)
+    played = np.bincount(plays.arrays().shown_artwork, plays.arrays().reward, n)
+    title, rows = pd.factorize(log.artworks["title_id"].to_numpy())[0], shown > 0
+    weights = rates.fit(inputs.captions[rows], played[rows], shown[rows], title[rows], PRIOR_SHOWN)
+    scores = inputs.captions @ weights
+
+    def of(part: Log) -> np.ndarray:
+        arrays = part.arrays()
+        return np.where(arrays.mask, scores[np.maximum(arrays.candidates, 0)], -np.inf)
+
+    return of
 
 
 def fusion(inputs: Inputs, readers: Sequence[Scores], plays: Log, validation: Log) -> Scores:

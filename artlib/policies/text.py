@@ -72,6 +72,7 @@ class Readers:
         fused = [scores for name, scores in found.items() if not name.endswith("learnt")]
         found |= {
             "encoder, history, learnt": encoder.learnt_by_history(self.inputs, plays, validation),
+            "encoder, play rates": encoder.learnt_by_rates(self.inputs, plays),
             "encoder, fusion": encoder.fusion(self.inputs, fused, plays, validation),
             "base model, bilinear": functools.partial(self._bilinear, plays=plays, validation=validation),
         }

@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from artlib import ArtlibError, data, files, fingerprint, lm, ope, posttrain
 from artlib.data import Log
 from artlib.lm import prompts
@@ -25,13 +27,14 @@ class AdapterError(ArtlibError, ValueError):
     """A folder in which no adapter may be written."""
 
 
-def question(log: Log, settings: Settings, start: Path | None) -> dict:
-    """All that decides what a training learns: settings, log, code, and the adapter that it begins from."""
+def question(log: Log, settings: Settings, start: Path | None, targets: np.ndarray | None = None) -> dict:
+    """All that decides what a training learns: settings, log, code, the adapter that it begins from, and targets."""
     return {
         "settings": dataclasses.asdict(settings),
         "data": log.manifest.get("files"),
         "code": code(settings),
         "start": files.sha256(start / "adapter_model.safetensors") if start else None,
+        "targets": None if targets is None else fingerprint.digest(targets.tolist()),
     }
 
 

@@ -1,7 +1,7 @@
 """What is learnt from: impressions as prompts, with what was shown and what came of it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from artlib.lm.prompts import Reader
 from artlib.lm.prompts.label import LABELS
 from artlib.lm.prompts.reasoned import ReasonedReader
 from artlib.posttrain import teacher
-from artlib.posttrain.settings import Settings
+from artlib.posttrain.settings import METHODS, Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Examples:
         q_hat: (n, K) predicted rewards; likewise.
         answers: reasoned answers; likewise.
         orders: for questions with letters, the candidate under each letter in training.
+        targets: (n, K) how much each candidate is to be chosen; as `reference`.
     """
 
     prompts: list
@@ -35,6 +36,7 @@ class Examples:
     q_hat: np.ndarray | None = None
     answers: list[list[int]] | None = None
     orders: list[np.ndarray] | None = None
+    targets: np.ndarray | None = None
 
     def items(self) -> list[np.ndarray]:
         """Rows that go through the model together: those of a title, where they share what is read."""
@@ -58,17 +60,44 @@ def learnt_from(log: Log, settings: Settings) -> Log:
     return choose(log, "train", settings.max_examples, settings.seed)
 
 
-def make(log: Log, reader, settings: Settings, reasons: Path, ask: bool) -> tuple[Examples, Examples, dict | None]:
+def given_targets(part: Log, targets: Callable[[Log], np.ndarray] | None, settings: Settings) -> np.ndarray | None:
+    """(n, K) what each candidate of some impressions deserves; None where the method learns from no targets.
+
+    Raises:
+        ValueError: they are missing, superfluous, of another shape, or no weights over the candidates.
+    """
+    needed = METHODS[settings.method].given_targets
+    if needed != (targets is not None):
+        what = "needs targets: a function of a log's impressions" if needed else "takes no targets"
+        raise ValueError(f"method {settings.method} {what}; give them to post_train with method=soft, and no other")
+    if targets is None:
+        return None
+    found, mask = np.asarray(targets(part), dtype=float), part.arrays().mask
+    if found.shape != mask.shape:
+        raise ValueError(f"targets have the shape {found.shape}: the impressions and their candidates are {mask.shape}")
+    bad = ~(np.isfinite(found) & (found >= 0)) | (~mask & (found != 0))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"targets[{row}, {column}] is {found[row, column]}: they must be at least 0, and 0 for what is no candidate"
+        )
+    return found
+
+
+def make(
+    log: Log, reader, settings: Settings, reasons: Path, ask: bool, targets: np.ndarray | None = None
+) -> tuple[Examples, Examples, dict | None]:
     """What to learn from, what to validate on, and the teacher's counts.
 
     Args:
         reasons: the file of a teacher's answers.
         ask: whether the teacher may be asked for more than is there.
+        targets: of `learnt_from`.
     """
     parts = learnt_from(log, settings), data.plays(log, "validation", settings.max_validation, settings.seed)
     made = [_examples(part, reader, settings.seed) for part in parts]
     if not prompts.find(settings.prompt).written:
-        return made[0], made[1], None
+        return dataclasses.replace(made[0], targets=targets), made[1], None
     (train, counts), (validation, _) = (
         _with_reasons(part, examples, reader, settings, reasons, ask)
         for part, examples in zip(parts, made, strict=True)

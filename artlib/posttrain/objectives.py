@@ -24,6 +24,7 @@ class Decisions:
         log_shown: (n, K) log-probabilities with which the logging policy showed each candidate; `sft-logq`, `awsft`.
         log_reference: (n, K) log pi_ref(c | x) of the frozen model that training began from; methods that refine.
         q_hat: (n, K) predicted rewards; `awsft`, `policy-gradient`, `counterfactual` by "dr".
+        targets: (n, K) how much each candidate is to be chosen, >= 0; `soft` only.
     """
 
     log_policy: torch.Tensor
@@ -34,6 +35,7 @@ class Decisions:
     log_shown: torch.Tensor | None = None
     log_reference: torch.Tensor | None = None
     q_hat: torch.Tensor | None = None
+    targets: torch.Tensor | None = None
 
     def of_shown(self, values: torch.Tensor) -> torch.Tensor:
         """(n,) what an (n, K) tensor holds for the shown artwork."""
@@ -108,6 +110,16 @@ def awsft(d: Decisions, h: Hyperparameters) -> torch.Tensor:
     advantage = (d.reward - expected) / h.mean_reward
     weight = (advantage / h.advantage_temperature).exp().clamp(max=h.clip)
     return -weight * d.of_shown(d.log_policy)
+
+
+def soft(d: Decisions, h: Hyperparameters) -> torch.Tensor:
+    """Cross-entropy of targets over all candidates, whatever was shown: - sum_c t_c log pi(c | x).
+
+    Smallest where pi is t / sum t, the sum being what the impression weighs. With another policy's probabilities for
+    targets this is distillation (Hinton et al. 2015); with the clicks that equally often shown candidates had, it is
+    the likelihood of which of them each click was on.
+    """
+    return -(d.targets * d.log_policy).masked_fill(~d.mask, 0).sum(dim=1)
 
 
 def dpo(d: Decisions, h: Hyperparameters) -> torch.Tensor:
@@ -205,6 +217,7 @@ OBJECTIVES: dict[str, Callable[[Decisions, Hyperparameters], torch.Tensor]] = {
     "sft-ips": sft_ips,
     "sft-logq": sft_logq,
     "awsft": awsft,
+    "soft": soft,
     "dpo": dpo,
     "softmax-dpo": softmax_dpo,
     "kto": kto,

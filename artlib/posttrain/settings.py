@@ -42,6 +42,7 @@ class Method:
         learns_from: "plays"; "impressions", ignored ones, too; or "negatives": those as well if negative_weight > 0.
         given_shown: whether a play's likelihood is given with which odds each candidate was shown.
         predicts_rewards: whether it needs a reward for every candidate, predicted without the language model.
+        given_targets: whether it learns what `post_train` is told each candidate deserves, not what was played.
         prompt: the one prompt form that it goes with, which goes with no method for others; "" for all others.
     """
 
@@ -50,6 +51,7 @@ class Method:
     learns_from: str = "plays"
     given_shown: bool = False
     predicts_rewards: bool = False
+    given_targets: bool = False
     prompt: str = ""
 
 
@@ -61,6 +63,9 @@ METHODS = {
         "cross-entropy of what was shown, weighted by how much better than expected it went",
         learns_from="impressions",
         predicts_rewards=True,
+    ),
+    "soft": Method(
+        "cross-entropy of targets over all candidates, which code gives", learns_from="impressions", given_targets=True
     ),
     "dpo": Method("what was played is preferred to each other candidate", refines="sft", learns_from="negatives"),
     "softmax-dpo": Method("the same, all other candidates at once", refines="sft"),

@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from artlib.posttrain.settings import METHODS, Settings
 FEW = 4  # validation plays by which an adapter that is read back is checked
 
 
-def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
+def post_train(
+    log: Log, folder: str | os.PathLike, settings: Settings, targets: Callable[[Log], np.ndarray] | None = None
+) -> dict:
     """Train an adapter, or return at once when `folder` already holds the one asked for, of the same code.
 
     A method that refines another (sft) begins from the adapter in the folder of that name beside `folder`, and trains
@@ -34,6 +37,8 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
         log: with train and validation splits.
         folder: gets the PEFT adapter, training.json and, until it is finished, what a killed training needs. A
             teacher's answers are kept beside it, in reasons.jsonl.
+        targets: of method `soft`: (n, K) of a log's impressions how much each candidate is to be chosen, >= 0; 0 where
+            padded. Asked about those of the training split that teach.
 
     Returns:
         What training.json holds: settings, data, code, frame, curve, temperature, seconds, tokens_per_second, versions;
@@ -41,7 +46,8 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     """
     folder = Path(folder)
     start, started = _start(log, folder, settings), time.time()
-    asked = adapters.question(log, settings, start)
+    deserved = examples.given_targets(examples.learnt_from(log, settings), targets, settings)
+    asked = adapters.question(log, settings, start, deserved)
     if training := adapters.finished(folder, asked):
         return training
     frame = adapters.begin(folder, asked)
@@ -54,7 +60,8 @@ def post_train(log: Log, folder: str | os.PathLike, settings: Settings) -> dict:
     asked["frame"] = list(reader.frame)  # a template may write another one when training goes on, or in scoring
     files.write_json(folder / "fingerprint.json", asked)
     # Once training has begun, a reason more would be another training.
-    train, validation, taught = examples.make(log, reader, settings, folder.parent / "reasons.jsonl", not checkpoint)
+    reasons, ask = folder.parent / "reasons.jsonl", not checkpoint
+    train, validation, taught = examples.make(log, reader, settings, reasons, ask, deserved)
     audit = prompts.audit(train.prompts, reader)
 
     language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers, settings.seed)
@@ -194,7 +201,7 @@ def _validated(language_model, under_way, validation: Examples, settings: Settin
             scores = scores + np.log(np.maximum(validation.arrays.logging, 1e-12))
         chosen = calibration.probabilities(scores)[np.arange(len(scores)), shown]
         loss = float(-(validation.arrays.reward * np.log(np.maximum(chosen, 1e-38))).mean())
-    return Validation(loss, calibration.fit_temperature(deciding, shown))
+    return Validation(loss, calibration.fit_temperature(deciding, shown, validation.arrays.reward))
 
 
 def _after(trained, tokenizer, under_way, validation: Examples, settings: Settings) -> Validation:

@@ -78,6 +78,7 @@ def objective_trainer(language_model, train: Examples, folder: Path, settings: S
                 log_shown=inputs["log_shown"],
                 log_reference=inputs.get("log_reference"),
                 q_hat=inputs.get("q_hat"),
+                targets=inputs.get("targets"),
             )
             loss = objective(decisions, chosen).sum() / inputs["average_rows"]
             return (loss, None) if return_outputs else loss
@@ -112,6 +113,7 @@ def _batch(examples: Examples, rows: np.ndarray, temperature: float) -> dict[str
         reference = torch.from_numpy(examples.reference[rows, : mask.shape[1]].astype(np.float32))
         reference = reference.masked_fill(~mask, forward.MASKED_SCORE)
         batch["log_reference"] = (reference / temperature).log_softmax(dim=1)
-    if examples.q_hat is not None:
-        batch["q_hat"] = torch.from_numpy(examples.q_hat[rows, : mask.shape[1]].astype(np.float32))
+    for name in ("q_hat", "targets"):
+        if (values := getattr(examples, name)) is not None:
+            batch[name] = torch.from_numpy(values[rows, : mask.shape[1]].astype(np.float32))
     return batch

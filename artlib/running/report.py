@@ -170,10 +170,35 @@ def worth(path: Path) -> str:
     return "\n\n".join([*tables, said])
 
 
+def clicks(path: Path) -> str:
+    """What policies' choices of headlines bring in real clicks, and what was measured how."""
+    record, rows = files.read_json(path), []
+    for row in record["rows"]:
+        over = row["over_baseline"]
+        rows.append(
+            {
+                "policy": row["policy"],
+                "": row["meaning"],
+                "tests": f"{row['n']:,}",
+                "clicks over uniform": _interval(row["lift"], "mean", "lower", "upper", ".1%"),
+                "over ridge, same tests": _interval(over, "mean", "lower", "upper", ".1%") if over else "",
+            }
+        )
+    told = [fold for row in record["rows"] for fold in row["told"]]
+    commits = sorted({f"{fold['commit']}"[:7] for fold in told})
+    machines = sorted({f"{fold['machine']['threads']} thread(s) of {fold['machine']['device']}" for fold in told})
+    said = (
+        f"`{record['command']}`, commits {', '.join(commits)}, {' and '.join(machines)}; 95 % intervals by a bootstrap "
+        "over tests."
+    )
+    return f"{markdown(pd.DataFrame(rows))}\n\n{said}"
+
+
 TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "values": (values, "{}.json"),
     "methods": (methods, "methods-{}.json"),
     "forms": (forms, "forms.json"),
     "speed": (speed, "speed.json"),
     "worth": (worth, "worth.json"),
+    "clicks": (clicks, "clicks.json"),
 }

@@ -12,17 +12,16 @@ import re
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import scipy.sparse.csgraph
 
 from artlib.data import SCHEMAS, Log, LogError, table, unpad
 from artlib.worlds import sources
 from artlib.worlds.registry import World
 
 TEXTS = ("headline", "lede", "excerpt")  # what tells packages apart, in the order in which it is put into captions
-COLUMNS: dict[str, str | type] = {
+COLUMNS: dict[str, str | type] = {  # lede and excerpt are read where they are; all others are left alone
     "clickability_test_id": str,
     "headline": str,
-    "lede": str,
-    "excerpt": str,
     "test_week": "int64",
     "impressions": "float64",
     "clicks": "float64",
@@ -68,8 +67,7 @@ def build(
         if value < 1:
             raise ValueError(f"{name} = {value}: at least 1 is needed")
     rng = np.random.default_rng(seed)
-    packages, used = _read(sources.folder(data))
-    packages, counts = _candidates(packages)
+    packages, used, counts = tests(data)
     packages, counts["tests_with_a_caption_of_a_later_split"] = _split(packages)
     counts |= {f"tests_in_{name}": int(packages["test"][packages["split"] == name].nunique()) for name in SHARES}
     parts = [
@@ -77,17 +75,82 @@ def build(
         _groups(packages[packages["split"] == "validation"], n_validation, viewers, rng),
         _arms(packages[packages["split"] == "test"], n_test, rng),
     ]
-    tests = packages.groupby("test", sort=False)
-    title_id = np.char.add("w", np.array(list(tests.groups), dtype=str))
+    return _log(
+        packages,
+        pd.concat(parts, ignore_index=True),
+        {
+            "parameters": sizes,
+            "seed": seed,
+            "source": {"files": used, "counts": counts},
+            "reward": "click rate: in train and validation of a group of viewers of the package, in test of all",
+            "rows": f"train, validation: {viewers} viewers of a package; test: each package once, propensity 1/K",
+        },
+    )
+
+
+def tests(data: str | os.PathLike = "") -> tuple[pd.DataFrame, list[str], dict[str, int]]:
+    """The tests of even weeks that compare texts.
+
+    Args:
+        data: as in `build`.
+
+    Returns:
+        packages: a row a different caption of a test, those of a test together, the earliest week first: test, week,
+            headline, caption, synopsis, impressions, clicks. The files. What was left out and pooled, counted.
+    """
+    packages, used = _read(sources.folder(data))
+    packages, counts = _candidates(packages)
+    return packages, used, counts
+
+
+def linked(packages: pd.DataFrame) -> np.ndarray:
+    """(rows,) group of each package of `tests`: tests that share a headline, whatever its case and punctuation, or are
+    linked through others that do, are of one group. Stories were tested more than once."""
+    test = pd.factorize(packages["test"])[0]
+    words = [" ".join(re.findall(r"\w+", text.casefold())) for text in packages["headline"]]
+    headline = pd.factorize(np.array(words))[0]
+    shape = test.max() + 1, headline.max() + 1
+    shared = scipy.sparse.coo_matrix((np.ones(len(test)), (test, headline)), shape)
+    return scipy.sparse.csgraph.connected_components(shared @ shared.T)[1][test]
+
+
+def folds(packages: pd.DataFrame, n: int = 5, seed: int = 0) -> np.ndarray:
+    """(rows,) one of n parts of about equally many tests for each package of `tests`; no headline is in two."""
+    group = linked(packages)
+    sizes = np.bincount(group[packages.groupby("test").cumcount() == 0])
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    part = np.empty(len(sizes), dtype=int)
+    part[order] = (np.cumsum(sizes[order]) - sizes[order] / 2) * n // sizes.sum()
+    return part[group]
+
+
+def whole(packages: pd.DataFrame, split: np.ndarray) -> Log:
+    """A log of `tests` for those who learn from whole tests: in all splits each package is a row once, its reward the
+    observed click rate, propensity 1 / K.
+
+    Args:
+        packages: rows of `tests`; artworks of the log, in the same order.
+        split: (rows,) train, validation or test, the same for all packages of a test.
+    """
+    packages = _measured(packages.assign(split=split))
+    rows = _arms(packages, len(packages), np.random.default_rng(0))
+    said = {"reward": "click rate of all viewers of the package", "rows": "each package once, propensity 1/K"}
+    return _log(packages, rows, said)
+
+
+def _log(packages: pd.DataFrame, rows: pd.DataFrame, said: dict) -> Log:
+    """A log of rows of package (row of `packages`), reward and propensity; `said` joins its manifest."""
+    titles = packages.groupby("test", sort=False)
+    title_id = np.char.add("w", np.array(list(titles.groups), dtype=str))
     return Log(
         titles=table(
             "titles",
             {
                 "title_id": title_id,
                 "name": [f"Story {name[-7:]}" for name in title_id],
-                "year": (tests["week"].first() // 100).to_numpy(),
+                "year": (titles["week"].first() // 100).to_numpy(),
                 "genres": [[GENRE]] * len(title_id),
-                "synopsis": tests["synopsis"].first().tolist(),
+                "synopsis": titles["synopsis"].first().tolist(),
             },
         ),
         artworks=table(
@@ -100,16 +163,12 @@ def build(
             },
         ),
         histories=SCHEMAS["histories"].empty_table(),
-        **_tables(packages, pd.concat(parts, ignore_index=True)),
+        **_tables(packages, rows),
         manifest={
             "world": "upworthy",
-            "parameters": sizes,
-            "seed": seed,
-            "source": {"files": used, "counts": counts},
-            "reward": "click rate: in train and validation of a group of viewers of the package, in test of all",
+            **said,
             "truth": "measured, not simulated: observed click rates, clicks / impressions. Being measured, they carry "
             "sampling noise, so the best observed rate (the oracle) flatters the package that has it",
-            "rows": f"train, validation: {viewers} viewers of a package; test: each package once, propensity 1/K",
             "licence": "CC BY 4.0, Upworthy Research Archive, Matias, Munger, Aubin Le Quere, Ebersole 2021",
         },
     )
@@ -118,15 +177,15 @@ def build(
 def _read(folder) -> tuple[pd.DataFrame, list[str]]:
     """All packages of the files in `upworthy/` (or the folder itself) that have the archive's columns."""
     place = folder / "upworthy" if (folder / "upworthy").is_dir() else folder
-    paths = sorted([*place.glob("*.csv"), *place.glob("*.csv.gz")])
+    paths = sorted(path for path in place.iterdir() if path.name.lower().endswith((".csv", ".csv.gz")))
     paths = [path for path in paths if "clickability_test_id" in sources.header(path)]
     if not paths:
         raise LogError(f"{place}: no CSV file has the column clickability_test_id; put the archive's packages there")
     parts = []
     for path in paths:
-        rows = sources.read_csv(path, COLUMNS)
+        rows = sources.read_csv(path, COLUMNS, list(TEXTS))
         shown, clicks, week = rows["impressions"], rows["clicks"], rows["test_week"]
-        sources.check(path, "impressions", ~(shown > 0), shown, "is not above 0", "drop the row")
+        sources.check(path, "impressions", ~(shown >= 0), shown, "is not 0 or more", "drop the row")
         sources.check(
             path,
             "clicks",
@@ -143,12 +202,13 @@ def _read(folder) -> tuple[pd.DataFrame, list[str]]:
             "is not a year and week, as 201446",
             "repair or drop the row",
         )
-        for name in ("clickability_test_id", "headline"):
-            sources.check(path, name, rows[name].isna(), rows[name], "is empty", "drop the row")
+        test = rows["clickability_test_id"]
+        sources.check(path, "clickability_test_id", test.isna(), test, "is empty", "drop the row")
         parts.append(rows)
     packages = pd.concat(parts, ignore_index=True).rename(columns={"clickability_test_id": "test", "test_week": "week"})
     for name in TEXTS:
-        packages[name] = [_plain(text) if isinstance(text, str) else "" for text in packages[name]]
+        column = packages[name] if name in packages else [""] * len(packages)
+        packages[name] = [_plain(text) if isinstance(text, str) else "" for text in column]
     return packages, [path.name for path in paths]
 
 
@@ -158,8 +218,12 @@ def _plain(text: str) -> str:
 
 
 def _candidates(packages: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """One row a distinct caption of a test, with test, week, caption, synopsis, impressions, clicks; and counts."""
+    """One row a distinct caption of a test, with test, week, headline, caption, synopsis, impressions, clicks; and
+    counts."""
     counts = {"packages_in_file": len(packages), "tests_in_file": int(packages["test"].nunique())}
+    counts["packages_without_headline"] = int((packages["headline"] == "").sum())
+    counts["packages_never_shown"] = int((packages["impressions"] == 0).sum())
+    packages = packages[(packages["headline"] != "") & (packages["impressions"] > 0)]
     uneven = packages.loc[packages["week"].between(*UNEVEN), "test"].unique()
     counts["tests_in_uneven_weeks"] = len(uneven)
     packages = packages[~packages["test"].isin(uneven)].copy()
@@ -174,7 +238,8 @@ def _candidates(packages: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     packages["week"] = packages.groupby("test")["week"].transform("min")
     # Packages that differ only in their picture, which is not known here, are one candidate.
     pooled = packages[packages["caption"] != ""].groupby(["week", "test", "caption"], sort=True, as_index=False)
-    pooled = pooled.agg(synopsis=("synopsis", "first"), impressions=("impressions", "sum"), clicks=("clicks", "sum"))
+    texts = {name: (name, "first") for name in ("headline", "synopsis")}
+    pooled = pooled.agg(**texts, impressions=("impressions", "sum"), clicks=("clicks", "sum"))
     counts["packages_of_the_same_text_pooled"] = len(packages) - len(pooled)
     several = pooled.groupby("test")["caption"].transform("size") > 1
     counts["tests_with_one_text"] = int(pooled.loc[~several, "test"].nunique())
@@ -185,7 +250,7 @@ def _candidates(packages: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
 
 def _split(packages: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Give each test a split by its week. A story tested again later would put a caption into two splits: the earlier
-    test is left out, and counted. Adds artwork_id, rate and share of impressions."""
+    test is left out, and counted."""
     weeks = packages.drop_duplicates("test")["week"]
     cuts = weeks.quantile(np.cumsum(list(SHARES.values()))[:-1], interpolation="nearest").to_numpy()
     packages["split"] = np.array(list(SHARES))[np.searchsorted(cuts, packages["week"].to_numpy(), side="left")]
@@ -199,10 +264,15 @@ def _split(packages: pd.DataFrame) -> tuple[pd.DataFrame, int]:
             f"upworthy: no test is left for the split {missing[0]} ({packages['test'].nunique()} tests in "
             "all); take a file with more weeks"
         )
+    return _measured(packages), len(again)
+
+
+def _measured(packages: pd.DataFrame) -> pd.DataFrame:
+    """With artwork_id, click rate, and share of the test's impressions."""
     packages["artwork_id"] = np.char.add("a", np.char.zfill(np.arange(len(packages)).astype(str), 6))
     packages["rate"] = packages["clicks"] / packages["impressions"]
     packages["share"] = packages["impressions"] / packages.groupby("test")["impressions"].transform("sum")
-    return packages, len(again)
+    return packages
 
 
 def _groups(packages: pd.DataFrame, n: int, viewers: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -54,6 +54,8 @@ def test_text_from_a_log_cannot_change_the_structure(small_log, tokenizer, metho
                 pieces = [prompt.frame, *prompt.posters, prompt.genres[0]]
             elif method == "member-likelihood":
                 pieces = [prompt.frame, *prompt.posters, prompt.member]
+            elif method == "appeal":
+                pieces = [prompt.frame, *prompt.posters]
             else:
                 pieces = [prompt.trunk + prompt.general, prompt.trunk + prompt.member, *prompt.captions]
             newline = tokenizer("\n", add_special_tokens=False).input_ids[0]
@@ -189,7 +191,7 @@ def test_label_order_moves_captions_under_other_letters(small_log, tokenizer):
 
 
 def test_unknown_method_is_refused(small_log, tokenizer):
-    with pytest.raises(ValueError, match="'letters' is not one of genre-likelihood, caption, label, reasoned"):
+    with pytest.raises(ValueError, match="'letters' is not one of genre-likelihood, appeal, caption, label, reasoned"):
         prompts.reader(small_log, tokenizer, "letters")
 
 

@@ -43,6 +43,11 @@ def questions(small_log, tiny):
     return prompts.reader(small_log, tiny[1], "label", max_tokens=8192).read(small_log.take(np.arange(6)))
 
 
+@pytest.fixture(scope="module")
+def headlines(small_log, tiny):
+    return prompts.reader(small_log, tiny[1], "appeal", max_tokens=8192).read(small_log.take(np.arange(12)))
+
+
 def log_probability(language_model, prefix: list[int], caption: list[int]) -> float:
     """log p(caption | prefix) by one plain forward pass."""
     return log_probabilities(language_model, prefix, [caption])[0]
@@ -224,7 +229,16 @@ def test_what_the_model_says_of_every_poster_does_not_count():
     )
 
 
-@pytest.mark.parametrize("kind", ["captions", "posters"])
+def test_appeal_is_the_log_odds_of_yes_after_the_caption_alone(tiny, headlines):
+    found = prompts.score(tiny[0], headlines[:3])
+    assert np.ptp(found[0][np.isfinite(found[0])]) > 1e-3
+    for row, prompt in enumerate(headlines[:3]):
+        for k, caption in enumerate(prompt.posters):
+            yes, no = log_probabilities(tiny[0], prompt.frame + caption, prompt.answers)
+            assert found[row, k] == pytest.approx(yes - no, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["captions", "posters", "headlines"])
 def test_the_training_batch_scores_as_the_shared_scoring_does(tiny, kind, request):
     import torch
 
@@ -260,7 +274,7 @@ def test_the_same_batch_gives_the_same_gradient_to_the_last_bit(small_log, kind,
     assert found[0].abs().max() > 0 and all(torch.equal(found[0], other) for other in found[1:])
 
 
-@pytest.mark.parametrize("kind", ["captions", "posters", "questions"])
+@pytest.mark.parametrize("kind", ["captions", "posters", "headlines", "questions"])
 def test_batch_size_and_padding_change_nothing(tiny, kind, request):
     rows = request.getfixturevalue(kind)
     alone, together = (prompts.score(tiny[0], rows, batch_tokens=size) for size in (1, 100_000))

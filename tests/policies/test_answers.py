@@ -40,7 +40,7 @@ def test_which_reader_text_is_can_be_read(answered):
     _, folder, policies = answered
     table = answers.readers(folder)
     assert [name.partition(" (")[0] for name in table.columns] == ["text", "text-whole-log"]
-    assert table.iloc[:, 0].is_monotonic_increasing and len(table) == 7 and np.isfinite(table).all(axis=None)
+    assert table.iloc[:, 0].is_monotonic_increasing and len(table) == 8 and np.isfinite(table).all(axis=None)
     chosen = files.read_json(folder / "readers.json")["text"]
     assert table.index[0] == chosen["chosen"] and chosen["plays"] == 60
 

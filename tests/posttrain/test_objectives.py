@@ -22,6 +22,7 @@ def decisions(log_policy=None, **changes) -> objectives.Decisions:
         "mask": torch.tensor([[True, True, True], [True, True, False]]),
         "log_reference": reference.log_softmax(1),
         "q_hat": torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.1, 0.0]], dtype=torch.float64),
+        "targets": torch.tensor([[0.2, 0.5, 0.0], [1.5, 0.7, 0.0]], dtype=torch.float64),
     }
     return objectives.Decisions(**(given | changes))
 
@@ -58,6 +59,8 @@ def by_hand(
         elif method == "policy-gradient":
             value = sum(p[c] * q[c] for c in allowed) / w.mean_reward
             losses.append(w.beta * sum(p[c] * ratio[c] for c in allowed) - value)
+        elif method == "soft":
+            losses.append(-sum(float(d.targets[i, c]) * math.log(p[c]) for c in allowed))
         elif method == "dpo":
             sign, counts = (1, r) if r > 0 else (-1, w.negative_weight)
             pairs = [math.log(1 + math.exp(-sign * w.beta * (ratio[a] - ratio[c]))) for c in others]
@@ -299,6 +302,23 @@ def test_ignored_impressions_teach_dpo_to_leave_what_was_ignored():
         learnt("dpo", objectives.Hyperparameters(beta=1.0, negative_weight=weight)) for weight in (0.0, 0.5)
     )
     assert plays_only[0] > both[0]
+
+
+def test_soft_targets_are_learnt_whatever_was_shown():
+    """The clicks of three headlines that were shown equally often: their odds are what the policy arrives at."""
+    clicks = torch.tensor([[10.0, 30.0, 60.0]], dtype=torch.float64)
+    logits = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+
+    def loss(values: torch.Tensor) -> torch.Tensor:
+        d = decisions(values.log_softmax(1), targets=clicks, mask=torch.ones(1, 3, dtype=torch.bool))
+        return objectives.soft(d, objectives.Hyperparameters()).sum()
+
+    assert loss(logits).item() == pytest.approx(100 * math.log(3))
+    loss(logits).backward()
+    assert logits.grad[0].tolist() == pytest.approx([100 / 3 - 10, 100 / 3 - 30, 100 / 3 - 60])
+    entropy = -sum(n * math.log(n / 100) for n in (10, 30, 60))
+    assert loss(clicks.log()).item() == pytest.approx(entropy)
+    assert all(loss(clicks.log() + move).item() > entropy for move in torch.eye(3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("method", "learnt"), [("sft", [0.7, 0.2, 0.3]), ("sft-logq", [1, 1, 3])])

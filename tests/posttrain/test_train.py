@@ -456,7 +456,7 @@ def test_temperature_is_the_one_that_makes_choices_most_likely():
 
 
 def test_settings_refuse_what_is_unknown():
-    with pytest.raises(ValueError, match="method 'dpoo' is not one of sft, sft-ips, sft-logq, awsft, dpo"):
+    with pytest.raises(ValueError, match="method 'dpoo' is not one of sft, sft-ips, sft-logq, awsft, soft, dpo"):
         Settings(method="dpoo")
     with pytest.raises(ValueError, match="batch_size 6 is not a multiple of micro_batch 4"):
         Settings(batch_size=6, micro_batch=4)
@@ -464,6 +464,44 @@ def test_settings_refuse_what_is_unknown():
         Settings(epochs=0)
     with pytest.raises(ValueError, match="method=sft-reasoning or grpo and prompt=reasoned go together"):
         Settings(prompt="reasoned")
+
+
+def test_soft_targets_are_weighed_as_they_are_given_whatever_was_played(small_log, tmp_path):
+    """The loss of the first step is that of the bare model's scores, over ignored impressions, too."""
+
+    def made(part: Log) -> np.ndarray:
+        mask = part.arrays().mask
+        return np.random.default_rng(0).random(mask.shape) * mask
+
+    settings = dataclasses.replace(TINY, method="soft", prompt="caption", temperature=8.0, max_examples=8)
+    training = train.post_train(small_log, tmp_path / "soft", settings, made)
+    rows = data.impressions(small_log, "train", 8, settings.seed)
+    assert training["examples"] == 8 and (rows.arrays().reward == 0).any()
+    language_model, tokenizer = model.load(settings.base, None, settings.dtype, max_tokens=settings.max_tokens)
+    bare = prompts.score(language_model, makers.reader_for(small_log, tokenizer, settings).read(rows))
+    log_p = np.log(np.maximum(calibration.probabilities(bare, 8.0), 1e-38))
+    first = next(entry["loss"] for entry in training["curve"] if "loss" in entry)
+    assert first == pytest.approx(-(made(rows) * log_p).sum(axis=1).mean(), abs=1e-3)
+    assert train.post_train(small_log, tmp_path / "soft", settings, made) == training
+    assert adapters.question(small_log, settings, None, made(rows) / 2)["targets"] != training["targets"]
+
+
+@pytest.mark.parametrize(
+    ("method", "targets", "message"),
+    [
+        ("soft", None, "method soft needs targets"),
+        ("sft", lambda part: part.arrays().production, "method sft takes no targets"),
+        ("soft", lambda part: np.ones((2, 2)), r"shape \(2, 2\): the impressions and their candidates are"),
+        ("soft", lambda part: np.where(part.arrays().mask, -1.0, 0), r"targets\[0, 0\] is -1.0"),
+        ("soft", lambda part: np.full(part.arrays().mask.shape, np.nan), r"targets\[0, 0\] is nan"),
+    ],
+)
+def test_targets_that_cannot_be_learnt_are_refused_before_anything_is_loaded(
+    small_log, tmp_path, method, targets, message
+):
+    settings = dataclasses.replace(TINY, method=method, base="not there")
+    with pytest.raises(ValueError, match=message):
+        train.post_train(small_log, tmp_path / method, settings, targets)
 
 
 def test_every_method_has_its_objective():

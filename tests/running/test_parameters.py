@@ -172,11 +172,11 @@ def notebooks(folder) -> Path:
         ("max_test=-1", "parameter max_test -1 is out of range: it must be at least 0"),
         ("n_users=0", "parameter n_users 0 is out of range: it must be at least 1"),
         ("method=stf", "counterfactual, policy-gradient, sft-reasoning, grpo, did you mean sft? (--set)"),
-        ("method=stf", "parameter method 'stf' is not one of sft, sft-ips, sft-logq, awsft, dpo"),
+        ("method=stf", "parameter method 'stf' is not one of sft, sft-ips, sft-logq, awsft, soft, dpo"),
         ("world=fictoin", "parameter world 'fictoin' is not one of fiction, movielens, own, upworthy, did you mean"),
         (
             "prompt=captoin",
-            "parameter prompt 'captoin' is not one of genre-likelihood, caption, label, reasoned, did you",
+            "parameter prompt 'captoin' is not one of genre-likelihood, appeal, caption, label, reasoned, did",
         ),
         ("value_estimator=snip", "parameter value_estimator 'snip' is not one of ips, snips, dr, did you mean snips?"),
         ("dtype=half", "parameter dtype 'half' is not one of"),

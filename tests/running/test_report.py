@@ -50,6 +50,21 @@ def test_a_changed_record_is_noticed(repository):
     assert list(report.outdated(repository)) == ["README.md"]
 
 
+def test_a_policy_on_fewer_tests_says_how_many_and_is_compared_on_the_same(repository):
+    fold = {"commit": "0123456789", "machine": {"threads": 1, "device": "CPU"}}
+    lift = {"mean": 0.08, "lower": 0.06, "upper": 0.1}
+    rows = [
+        {"policy": "ridge", "meaning": "plain", "n": 1683, "lift": lift, "over_baseline": None, "told": [fold]},
+        {"policy": "soft", "meaning": "trained", "n": 337, "lift": lift, "over_baseline": lift, "told": [fold]},
+    ]
+    path = repository / "results" / "clicks.json"
+    path.write_text(json.dumps({"command": "python benchmarks/clicks.py", "rows": rows}))
+    said = report.filled(repository, "clicks")
+    assert "| ridge | plain | 1,683 | +8.0 % (+6.0, +10.0) |  |\n" in said
+    assert "| soft | trained | 337 | +8.0 % (+6.0, +10.0) | +8.0 % (+6.0, +10.0) |\n" in said
+    assert "commits 0123456, 1 thread(s) of CPU" in said
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("from", "no table is called 'from'"), ("methods mars", "methods-mars.json is missing; measure it first")],

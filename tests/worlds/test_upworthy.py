@@ -201,13 +201,12 @@ def test_same_seed_gives_the_same_bytes_and_another_gives_others(folder, tmp_pat
     "column, value, words",
     [
         ("impressions", "lots", "'lots' is not of type float64"),
-        ("impressions", "0", "0.0 is not above 0"),
-        ("impressions", "", "nan is not above 0"),
+        ("impressions", "-1", "-1.0 is not 0 or more"),
+        ("impressions", "", "nan is not 0 or more"),
         ("clicks", "-1", "-1.0 is not between 0 and the impressions"),
         ("clicks", "99999", "99999.0 is not between 0 and the impressions"),
         ("test_week", "soon", "'soon' is not of type int64"),
         ("test_week", "201454", "201454 is not a year and week"),
-        ("headline", "", "nan is empty"),
         ("clickability_test_id", "", "nan is empty"),
     ],
 )
@@ -218,6 +217,87 @@ def test_wrong_value_is_named_by_file_row_and_column(tmp_path, column, value, wo
     with pytest.raises(LogError) as caught:
         upworthy.build(tmp_path)
     assert f"own.csv row 6, column {column}: {words}" in str(caught.value) and "; " in str(caught.value)
+
+
+ARCHIVE = (  # the columns of the archive's files, in their order
+    "created_at updated_at clickability_test_id excerpt headline lede slug eyecatcher_id impressions clicks "
+    "significance first_place winner share_text square test_week"
+).split()
+
+
+def as_published(frame: pd.DataFrame) -> pd.DataFrame:
+    """With all columns of the archive, those that are not read full of what could upset a reader."""
+    odd = {"created_at": "2014-11-20 06:43:16.005", "share_text": 'He said "no",\nand left', "winner": "FALSE"}
+    more = frame.assign(**{name: odd.get(name, "") for name in ARCHIVE if name not in frame})
+    return more[ARCHIVE]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("packages.csv.gz", as_published),
+        ("Upworthy-Archive-CONFIRMATORY-packages-03.12.2020.CSV", as_published),
+        ("holdout.CSV.GZ", lambda frame: as_published(frame).reset_index().rename(columns={"index": "Unnamed: 0"})),
+        (
+            "own.csv",
+            lambda frame: frame[["test_week", "clicks", "impressions", *upworthy.TEXTS, "clickability_test_id"]],
+        ),
+    ],
+)
+def test_any_file_of_the_archive_is_read_the_same(folder, tmp_path, name, change):
+    change(archive()).to_csv(tmp_path / name, index=False, compression="gzip" if name.lower().endswith("gz") else None)
+    found, used, counts = upworthy.tests(tmp_path)
+    expected, _, expected_counts = upworthy.tests(folder)
+    pd.testing.assert_frame_equal(found, expected)
+    assert used == [name] and counts == expected_counts
+
+
+def test_without_ledes_and_excerpts_only_headlines_tell_packages_apart(tmp_path):
+    archive().drop(columns=["lede", "excerpt"]).to_csv(tmp_path / "own.csv", index=False)
+    found, _, counts = upworthy.tests(tmp_path)
+    assert (found["synopsis"] == "").all() and (found["caption"] == found["headline"]).all()
+    assert counts["tests_with_one_text"] == 3  # those of pictures, ledes and excerpts
+
+
+def test_packages_without_headline_or_viewers_are_left_out_and_counted(tmp_path):
+    bare = [package("plain00", "", 201410, 900, 9), package("plain01", "Unseen", 201411, 0, 0)]
+    pd.concat([archive(), pd.DataFrame(bare)]).to_csv(tmp_path / "own.csv", index=False)
+    found, _, counts = upworthy.tests(tmp_path)
+    assert (counts["packages_without_headline"], counts["packages_never_shown"]) == (1, 1)
+    assert counts["packages_in_file"] == len(archive()) + 2 and "Unseen" not in set(found["caption"])
+
+
+# Whole tests
+
+
+def test_folds_are_of_about_equally_many_tests_and_share_no_headline(folder):
+    packages, _, _ = upworthy.tests(folder)
+    # Two tests have a headline in common but for its case and punctuation, and one of them another with a third.
+    for test, headline in (("plain03", "HEADLINE 4, of 0!"), ("plain04", "headline 9 of 1")):
+        packages.loc[packages.index[packages["test"] == test][1], "headline"] = headline
+    for seed in range(5):
+        part = upworthy.folds(packages, 5, seed)
+        of = dict(zip(packages["test"], part, strict=True))
+        assert (packages["test"].map(of) == part).all()
+        assert of["plain03"] == of["plain04"] == of["plain09"] and of["again1"] == of["again2"]
+        sizes = np.bincount(list(of.values()), minlength=5)
+        assert sizes.sum() == len(of) and sizes.min() >= len(of) // 5 - 2 and sizes.max() <= len(of) // 5 + 3
+    assert (upworthy.folds(packages, 5, 0) == upworthy.folds(packages, 5, 0)).all()
+    assert (upworthy.folds(packages, 5, 0) != upworthy.folds(packages, 5, 1)).any()
+
+
+def test_a_whole_log_has_each_package_once_with_all_its_clicks(folder):
+    packages, _, _ = upworthy.tests(folder)
+    split = np.array(["train", "validation", "test"])[np.minimum(upworthy.folds(packages), 2)]
+    log = upworthy.whole(packages, split)
+    log.validate()
+    assert log.artworks["caption"].to_pylist() == packages["caption"].tolist()
+    arrays = log.arrays()
+    assert sorted(arrays.shown_artwork) == list(range(len(packages)))
+    row = arrays.shown_artwork
+    np.testing.assert_allclose(arrays.reward, (packages["clicks"] / packages["impressions"]).to_numpy()[row])
+    np.testing.assert_allclose(arrays.propensity, 1 / arrays.mask.sum(axis=1))
+    assert log.impressions["split"].to_pylist() == split[row].tolist()
 
 
 def test_missing_file_column_or_weeks_are_told(tmp_path):
@@ -279,3 +359,16 @@ def test_real_rates_are_clicks_over_impressions(real, data_folder):
     found = [(rate[pair], arrays.reward[i]) for i, pair in enumerate(pairs) if pair in rate]
     assert len(found) > 300
     np.testing.assert_allclose(*np.array(found).T)
+
+
+def test_no_headline_of_the_real_archive_is_in_two_folds(data_folder):
+    if not (data_folder / "upworthy").is_dir():
+        pytest.skip(f"no real data: {data_folder / 'upworthy'} is not there")
+    packages, _, counts = upworthy.tests(data_folder)
+    assert (packages["test"].nunique(), len(packages)) == (1683, 7323) and counts["packages_without_headline"] == 0
+    part = pd.Series(upworthy.folds(packages))
+    assert (part.groupby(packages["test"].to_numpy()).nunique() == 1).all()
+    for text in (packages["headline"].str.lower(), packages["caption"]):
+        assert (part.groupby(text.to_numpy()).nunique() == 1).all()
+    sizes = packages.groupby(part.to_numpy())["test"].nunique()
+    assert sizes.between(330, 343).all()

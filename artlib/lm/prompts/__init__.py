@@ -1,6 +1,6 @@
 """Prompt forms: one file each, in the registry `PROMPTS`.
 
-text.py what they share · genre_likelihood.py, caption.py, label.py, reasoned.py the forms.
+text.py what they share · genre_likelihood.py, appeal.py, caption.py, label.py, reasoned.py the forms.
 """
 
 import difflib
@@ -15,6 +15,7 @@ from artlib.lm.prompts.text import Prompt, PromptForm, Reader
 # Name -> the module of this folder that holds the form as `FORM`, which is imported when it is asked for; or a form.
 PROMPTS: dict[str, str | PromptForm] = {
     "genre-likelihood": "genre_likelihood",
+    "appeal": "appeal",
     "caption": "caption",
     "member-likelihood": "member_likelihood",
     "label": "label",

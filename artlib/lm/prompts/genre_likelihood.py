@@ -106,13 +106,38 @@ def packs(posters: Sequence[Sequence[int]], frame: list[int], genres: list[list[
     return [*found, range(first, len(posters))] if len(posters) else []
 
 
-def unique_posters(prompts: Sequence[GenrePrompt]) -> tuple[list, np.ndarray, np.ndarray]:
+def unique_posters(prompts: Sequence) -> tuple[list, np.ndarray, np.ndarray]:
     """Each different poster once; (n, K) which of them each candidate is; (n, K) mask."""
     numbers: dict[tuple, int] = {}
     mask = np.arange(max(len(p.posters) for p in prompts)) < np.array([[len(p.posters)] for p in prompts])
     poster = np.zeros(mask.shape, dtype=np.int64)
     poster[mask] = [numbers.setdefault(tuple(ids), len(numbers)) for p in prompts for ids in p.posters]
     return list(numbers), poster, mask
+
+
+def collate_posters(prompts: Sequence, leaves: list[list[int]]) -> dict[str, torch.Tensor]:
+    """A batch of `collate_trees` in which every poster is read once, several a sequence, each with the same leaves.
+
+    Args:
+        prompts: with `frame` and `posters` as in `GenrePrompt`.
+
+    Returns:
+        The batch, with poster: (n, K) place of each candidate among the batch's (B * R) roots, and mask: (n, K).
+    """
+    posters, poster, mask = unique_posters(prompts)
+    frame = prompts[0].frame
+    packed = packs(posters, frame, leaves)
+    batch = collate_trees([genre_tree(frame, [posters[i] for i in pack], leaves) for pack in packed])
+    most = max(map(len, packed))
+    place = np.array([row * most + i - pack.start for row, pack in enumerate(packed) for i in pack])
+    return batch | {"poster": torch.from_numpy(place[poster]), "mask": torch.from_numpy(mask)}
+
+
+def poster_answers(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(n, K, L) log-probability of each leaf after each candidate of a batch of `collate_posters`."""
+    answers = leaf_log_probabilities(model, batch).flatten(0, 1)
+    # Not answers[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
+    return answers.index_select(0, batch["poster"].flatten()).view(*batch["poster"].shape, -1)
 
 
 def centred_profile(prompts: Sequence[GenrePrompt]) -> np.ndarray:
@@ -137,10 +162,7 @@ def likelihood_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     Returns:
         (n, K) scores in float32; `MASKED_SCORE` where padded.
     """
-    genres = leaf_log_probabilities(model, batch).flatten(0, 1)
-    # Not genres[poster]: on a CPU its gradient is summed up in whatever order the threads come, and no two runs agree.
-    genres = genres.index_select(0, batch["poster"].flatten()).view(*batch["poster"].shape, -1)
-    scores = torch.einsum("nkg,ng->nk", genres, batch["profile"])
+    scores = torch.einsum("nkg,ng->nk", poster_answers(model, batch), batch["profile"])
     return scores.masked_fill(~batch["mask"], MASKED_SCORE)
 
 
@@ -210,15 +232,8 @@ class GenreLikelihood(PromptForm):
         return genre_tree(prompt.frame, prompt.posters[:2], prompt.genres)
 
     def collate(self, prompts: Sequence[GenrePrompt], orders=None) -> dict[str, torch.Tensor]:
-        posters, poster, mask = unique_posters(prompts)
-        frame, genres = prompts[0].frame, prompts[0].genres
-        packed = packs(posters, frame, genres)
-        batch = collate_trees([genre_tree(frame, [posters[i] for i in pack], genres) for pack in packed])
-        most = max(map(len, packed))
-        place = np.array([row * most + i - pack.start for row, pack in enumerate(packed) for i in pack])
-        profile = centred_profile(prompts).astype(np.float32)
-        more = {"poster": place[poster], "profile": profile, "mask": mask}
-        return batch | {key: torch.from_numpy(value) for key, value in more.items()}
+        profile = torch.from_numpy(centred_profile(prompts).astype(np.float32))
+        return collate_posters(prompts, prompts[0].genres) | {"profile": profile}
 
     def candidate_scores(self, model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return likelihood_scores(model, batch)
