@@ -191,7 +191,10 @@ def test_label_order_moves_captions_under_other_letters(small_log, tokenizer):
 
 
 def test_unknown_method_is_refused(small_log, tokenizer):
-    with pytest.raises(ValueError, match="'letters' is not one of genre-likelihood, appeal, caption, label, reasoned"):
+    with pytest.raises(
+        ValueError,
+        match="'letters' is not one of genre-likelihood, appeal, caption, member-likelihood, label, reasoned",
+    ):
         prompts.reader(small_log, tokenizer, "letters")
 
 
