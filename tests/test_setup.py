@@ -26,10 +26,11 @@ HOUSE = {
     "analysis": "plots errors evaluation comparison choices summary",
     "policies": "answers text finetuned encoder bilinear rates llm baselines",
     "posttrain": "train trl trainer adapters objectives progress rewards examples teacher settings",
-    "lm": "export generation prompts prompts.reasoned prompts.label prompts.appeal prompts.member_likelihood "
-    "prompts.genre_likelihood prompts.caption prompts.text forward tree calibration model embeddings encoder embedded "
-    "unsloth machine",
-    "worlds": "own upworthy movielens fiction movielens_text fiction_text simulation production tmdb sources registry",
+    "lm": "export generation embeddings prompts prompts.reasoned prompts.label prompts.appeal "
+    "prompts.member_likelihood prompts.genre_likelihood prompts.caption prompts.text forward tree calibration model "
+    "encoder embedded unsloth machine",
+    "worlds": "own upworthy movielens fiction fiction_worth fiction_members fiction_catalogue movielens_text "
+    "fiction_text simulation production tmdb sources registry",
     "data": "sampling log history columns oddities contract",
     "ope": "synthetic comparison sample_size result selection sequences diagnostics reward_model intervals estimators "
     "feedback frames validation",

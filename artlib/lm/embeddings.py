@@ -10,6 +10,7 @@ import numpy as np
 from artlib.data import Log, genre_names
 from artlib.data.contract import one_line
 from artlib.lm import encoder
+from artlib.lm.prompts.genre_likelihood import mixture_scores
 
 SHARPNESS = 20.0  # of cosine similarities, before any is learnt
 
@@ -64,3 +65,15 @@ class Inputs:
         start, stop = self.log.history.spans(part.impressions)
         total = np.vstack([np.zeros(self.titles.shape[1]), np.cumsum(self.titles[self.log.history.title], axis=0)])
         return (total[stop] - total[start]) / np.maximum(stop - start, 1)[:, None]
+
+
+def mixture(log_odds: np.ndarray, part: Log, log: Log) -> np.ndarray:
+    """(n, K) scores log sum_g p(g | c) a_g of impressions, with the average member of a log; -inf where padded.
+
+    Args:
+        log_odds: (A, G) of genres by artwork.
+    """
+    arrays = part.arrays()
+    affinity = log.history.affinity(part.impressions, log.average_profile)
+    scores = mixture_scores(log_odds, np.zeros(log_odds.shape[1]), np.maximum(arrays.candidates, 0), affinity, 1.0)
+    return np.where(arrays.mask, scores, -np.inf)

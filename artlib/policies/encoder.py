@@ -14,10 +14,10 @@ import scipy.special
 import torch
 
 from artlib.data import Arrays, Log
-from artlib.lm.embeddings import SHARPNESS, Inputs
-from artlib.lm.prompts.genre_likelihood import mixture_scores
+from artlib.lm.embeddings import SHARPNESS, Inputs, mixture
 from artlib.policies import rates
 from artlib.policies.baselines import PRIOR_SHOWN
+from artlib.posttrain.rewards import shrunk_rate
 
 PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)  # the strongest first: each begins where the last ended
 BILINEAR_PENALTIES = (100.0, 30.0, 10.0, 3.0)
@@ -119,14 +119,6 @@ def fusion(inputs: Inputs, readers: Sequence[Scores], plays: Log, validation: Lo
     return lambda part: np.where(part.arrays().mask, ((features(part) - mean) / spread) @ weights, -np.inf)
 
 
-def mixture(log_odds: np.ndarray, part: Log, log: Log) -> np.ndarray:
-    """(n, K) scores of a part of a log, of whose members the average is taken."""
-    arrays = part.arrays()
-    affinity = log.history.affinity(part.impressions, log.average_profile)
-    scores = mixture_scores(log_odds, np.zeros(log_odds.shape[1]), np.maximum(arrays.candidates, 0), affinity, 1.0)
-    return np.where(arrays.mask, scores, -np.inf)
-
-
 def mixture_torch(log_odds: torch.Tensor, part: Log, log: Log) -> torch.Tensor:
     arrays = part.arrays()
     affinity = torch.from_numpy(log.history.affinity(part.impressions, log.average_profile))
@@ -154,10 +146,7 @@ def _earlier(log: Log) -> tuple[np.ndarray, np.ndarray]:
     if log.earlier is None:
         return np.zeros(n), np.full(n, max(log.split("train").arrays().reward.mean(), 1e-6))
     part = log.arrays("earlier")
-    shown = np.bincount(part.shown_artwork, minlength=n)
-    played = np.bincount(part.shown_artwork, weights=part.reward, minlength=n)
-    average = max(part.reward.mean(), 1e-6)
-    return shown, (played + 5 * average) / (shown + 5)
+    return np.bincount(part.shown_artwork, minlength=n), shrunk_rate(part.shown_artwork, part.reward, n)
 
 
 def _chosen(scores, start: np.ndarray, plays: Log, validation: Log, penalties: Sequence[float]) -> np.ndarray:

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from artlib.data import Log, genre_names
 from artlib.data.contract import one_line
 from artlib.lm import encoder
-from artlib.lm.embeddings import SHARPNESS, Inputs
-from artlib.policies.encoder import Scores, by_genres, cross_entropy, loss, mixture, mixture_torch
+from artlib.lm.embeddings import SHARPNESS, Inputs, mixture
+from artlib.policies.encoder import Scores, by_genres, cross_entropy, loss, mixture_torch
 
 RATE, WARMUP = 5e-5, 0.1  # AdamW's peak, after a tenth of the steps; then linear to 0
 EPOCHS, TITLES = 3, 8  # passes over the plays, titles a step

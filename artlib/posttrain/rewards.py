@@ -5,8 +5,7 @@ import numpy as np
 from artlib import ope
 from artlib.data import Arrays, Log
 from artlib.lm import embedded, encoder
-from artlib.lm.embeddings import Inputs
-from artlib.lm.prompts.genre_likelihood import mixture_scores
+from artlib.lm.embeddings import Inputs, mixture
 from artlib.posttrain.settings import Settings
 
 PRIOR = 5.0  # impressions' worth of the average reward that every artwork, title and member starts with
@@ -40,18 +39,17 @@ def features(inputs: Inputs, part: Log) -> np.ndarray:
         np.einsum("nd,nkd->nk", inputs.members(part), inputs.captions[rows]),
     ]
     if len(inputs.genres):
-        affinity = log.history.affinity(part.impressions, log.average_profile)
-        columns.append(mixture_scores(inputs.similarity(), np.zeros(len(inputs.genres)), rows, affinity, 1.0))
+        columns.append(mixture(inputs.similarity(), part, log))
     if log.earlier is not None:
         earlier = log.arrays("earlier")
-        columns.append(np.log(_rate(earlier.shown_artwork, earlier.reward, len(log.artworks)))[rows])
-        title = np.log(_rate(earlier.title, earlier.reward, len(log.titles)))[arrays.title]
+        columns.append(np.log(shrunk_rate(earlier.shown_artwork, earlier.reward, len(log.artworks)))[rows])
+        title = np.log(shrunk_rate(earlier.title, earlier.reward, len(log.titles)))[arrays.title]
         columns.append(np.broadcast_to(title[:, None], rows.shape))
     return np.where(arrays.mask[:, :, None], np.stack(columns, axis=2), 0)
 
 
-def _rate(what: np.ndarray, reward: np.ndarray, n: int) -> np.ndarray:
-    """(n,) mean reward of each of n things, shrunk to the average."""
+def shrunk_rate(what: np.ndarray, reward: np.ndarray, n: int) -> np.ndarray:
+    """(n,) mean reward of each of n things, of which each row was `what`, shrunk to the average."""
     average = max(reward.mean(), 1e-6)
     return (np.bincount(what, reward, n) + PRIOR * average) / (np.bincount(what, minlength=n) + PRIOR)
 

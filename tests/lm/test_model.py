@@ -92,8 +92,6 @@ def test_another_class_with_a_scale_after_its_head_loads_and_scores_as_itself(sa
 
 @pytest.mark.parametrize("missing", ["pad_token", "bos_token"])
 def test_a_tokenizer_without_padding_or_a_beginning_will_do(saved, small_log, tmp_path, missing):
-    pass
-
     settings = Settings(
         base=saved("llama", {missing: None}),
         dtype="float32",
@@ -114,8 +112,6 @@ def test_a_tokenizer_without_an_end_is_refused(saved):
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
 def test_a_base_that_takes_no_adapters_is_refused_before_anything_is_made(saved, small_log, tmp_path, kind):
-    pass
-
     settings = Settings(base=saved(kind), dtype="float32", max_tokens=2048)
     with pytest.raises(ModelError, match="has none of the layers that get adapters .*use another base"):
         train.post_train(small_log, tmp_path / "sft", settings)

@@ -53,7 +53,7 @@ class MemberReader(Reader):
         super().__init__(log, *arguments, **options)
         self._average = log.average_profile if self._genres else np.zeros(0)
         self._synopses = log.titles["synopsis"].to_pylist()
-        self._told: dict[int, list[int]] = {}
+        self._told = {}
         # Without chat markers, as `genre-likelihood`.
         self._frame = [*leading_ids(self._tokenizer), *self._pieces.first("A film poster shows this:")]
         self._after_poster = self._special("\nIt appeals to fans of")
