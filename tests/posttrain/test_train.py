@@ -234,6 +234,7 @@ def refined(small_log, tmp_path_factory):
             learning_rate=0.02,
             micro_batch=4,
             max_examples=16,
+            max_validation=4 if prompt == "label" else 16,  # a question takes a pass for each order of its options
             negative_weight=0.2,
             beta=1.0,
         )
@@ -334,6 +335,8 @@ def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_lo
     # TRL takes a step for four pairs, of which a play has several, and for as many groups of answers.
     examples = 16 if method == "grpo" else 32 if prompt == "label" or method == "dpo" else 64
     sizes = {"max_examples": examples, "micro_batch": 2, "batch_size": 4, "samples": 1, "max_new_tokens": 400}
+    if prompt == "label":
+        sizes["max_validation"] = 4
     settings = dataclasses.asdict(dataclasses.replace(TINY, prompt=prompt, method=method, **sizes))
     arguments = [sys.executable, "-c", SCRIPT.replace("{settings}", repr(settings)), tmp_path / "log"]
     process = subprocess.Popen([*arguments, tmp_path / "killed" / method], stderr=subprocess.DEVNULL)
