@@ -175,7 +175,7 @@ class Session:
         self.commit = run_folder.commit(ROOT, but="results")  # of the code that runs, whatever is changed meanwhile
 
     def question(self, policy: str) -> dict:
-        own = self.encoder_name if policy == "ridge" else dataclasses.asdict(self.settings)
+        own = self.encoder_name if policy == "ridge" else {"base": self.settings.base, **SETTINGS}
         return {"tests": self.tests.source["sha256"], "prior": PRIOR, "by": own}
 
     def kept(self, policy: str, fold: int) -> dict | None:

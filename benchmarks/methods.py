@@ -1,7 +1,8 @@
 """Post-training methods beside each other on one log: value, lifts, share of the gap closed, cost.
 
-    python benchmarks/methods.py                             every entry of the grid on a small fiction world, seed 0
-    python benchmarks/methods.py --seeds 0 1 2 --only "sft 2000" "dpo 2000"
+    python benchmarks/methods.py                             every entry of the grid on the log of `make run`, seed 0
+    python benchmarks/methods.py --seeds 0 1 2 --only sft kto
+    python benchmarks/methods.py --world shuffled            the control: plays are of any candidate
     python benchmarks/methods.py --world movielens --data FOLDER
     timeout -s KILL 570 python benchmarks/methods.py --world paper      again and again, until it exits with 0
 
@@ -25,10 +26,11 @@ import numpy as np
 from artlib import data, files, ope
 from artlib.analysis import evaluation
 from artlib.analysis.comparison import Lift, Row, Worth
-from artlib.data import Log
-from artlib.lm import embedded, machine
-from artlib.policies import answers, baselines, bilinear
+from artlib.data import Log, shuffled_plays
+from artlib.lm import embedded, encoder, machine
+from artlib.policies import answers, baselines
 from artlib.policies.llm import llm_scores
+from artlib.policies.text import Readers
 from artlib.posttrain.settings import METHODS, Settings
 from artlib.posttrain.train import post_train
 from artlib.running import run_folder
@@ -51,12 +53,12 @@ class Entry:
     """What is trained: a method with as many examples as `size`, and the settings that are not the defaults."""
 
     method: str
-    size: int
+    size: int  # ALL: whatever the log has
     settings: dict = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return f"{self.method} {self.size}" if self.size else self.method
+        return f"{self.method} {self.size}" if 0 < self.size < ALL else self.method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Comparison:
 
     Attributes:
         build: makes the log, given the folder of the data that it needs, if any.
+        reader: what "text" is: "strongest" on validation of all readers of captions, or "bilinear".
         sizes: plays that the text baseline learns from; the refining methods begin from sft on the largest.
         entries: what is trained, in this order.
         few: test impressions for prompts that take long (one pass a rotation, or written answers); 0 for all.
@@ -75,6 +78,7 @@ class Comparison:
     build: Callable[[str], Log]
     sizes: tuple[int, ...]
     entries: tuple[Entry, ...]
+    reader: str = "strongest"
     few: int = 0
     checked: int = 500
     validated: int = 0
@@ -107,6 +111,22 @@ def _fiction(**sizes: int) -> Callable[[str], Log]:
     return lambda data: fiction.build(**sizes)
 
 
+ALL = 100_000  # more than any log here has
+EVERY_METHOD = (
+    *(Entry("sft", size) for size in (250, 500, 1000, 2000)),
+    Entry("sft", ALL),
+    Entry("sft-ips", ALL, {"method": "sft-ips"}),
+    Entry("sft-logq", ALL, {"method": "sft-logq"}),
+    Entry("awsft", ALL, {"method": "awsft"}),
+    Entry("dpo", ALL, DPO),
+    Entry("softmax-dpo", ALL, {**DPO, "method": "softmax-dpo"}),
+    Entry("kto", ALL, {"method": "kto", **REFINE}),
+    Entry("counterfactual", ALL, COUNTERFACTUAL),
+    Entry("counterfactual-dr", ALL, {"value_estimator": "dr", **COUNTERFACTUAL}),
+    Entry("policy-gradient", ALL, {"method": "policy-gradient", **REFINE}),
+)
+PUBLISHED = {"n_users": 2000, "n_titles": 200, "n_train": 20_000, "n_validation": 2000, "n_test": 2000}
+
 WORLDS = {
     "tiny": Comparison(  # to try the comparison out
         _fiction(n_users=100, n_titles=60, n_train=600, n_validation=200, n_test=200),
@@ -115,9 +135,16 @@ WORLDS = {
         checked=20,
         entries=(Entry("sft", 40), Entry("counterfactual", 80, COUNTERFACTUAL), Entry("label sft", 20, LABEL)),
     ),
-    "fiction": Comparison(
+    "fiction": Comparison(_fiction(**PUBLISHED), sizes=(ALL,), entries=EVERY_METHOD),  # the log of `make run`
+    "shuffled": Comparison(
+        lambda data: shuffled_plays(fiction.build(**PUBLISHED)),
+        sizes=(ALL,),
+        entries=(Entry("sft", ALL), Entry("softmax-dpo", ALL, {**DPO, "method": "softmax-dpo"})),
+    ),
+    "fiction-300": Comparison(  # measured before there were encoders
         _fiction(n_users=2000, n_titles=300, n_train=12_000, n_validation=2000, n_test=2000, seed=11),
         sizes=(250, 500, 1000, 2000),
+        reader="bilinear",
         few=300,
         checked=40,
         entries=(
@@ -138,6 +165,7 @@ WORLDS = {
     "movielens": Comparison(
         lambda data: movielens.build(data, n_train=20_000, n_validation=3000, n_test=2000),
         sizes=(800, 3000),
+        reader="bilinear",
         few=300,
         checked=120,
         validated=500,
@@ -183,6 +211,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     parser.add_argument("--world", choices=list(WORLDS), default="fiction")
     parser.add_argument("--data", default="", help="folder of the data that the world needs; default: ARTLIB_DATA")
     parser.add_argument("--base", default=embedded.EMBEDDED, help="the model; results of another get its name")
+    parser.add_argument("--encoder", default=encoder.EMBEDDED, help="the sentence encoder of the text baseline")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", metavar="ENTRY", help="entries of the grid; default: all")
     given = parser.parse_args(arguments)
@@ -198,7 +227,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     results = files.read_json(record) or {"rows": []}
     if results["rows"] and results["log"] != log.manifest["files"]:
         raise SystemExit(f"{record} is of another log than {folder / 'log'}: move one of them away")
-    session = _Session(log, folder, comparison, given.base)
+    session = _Session(log, folder, comparison, given.base, given.encoder)
     for seed in given.seeds:
         for entry in (*comparison.baselines, *(entry for entry in comparison.entries if entry.name in only)):
             if session.is_done(entry, seed, results["rows"]):
@@ -219,18 +248,18 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
 class _Session:
     """One comparison: its log, its adapters and choices in a folder, and the base model."""
 
-    def __init__(self, log: Log, folder: Path, comparison: Comparison, base: str):
+    def __init__(self, log: Log, folder: Path, comparison: Comparison, base: str, encoder: str):
         self.log, self.folder, self.comparison, self.base = log, folder, comparison, base
-        artworks = np.arange(len(log.artworks))
         settings = comparison.settings(comparison.baselines[0], 0, base)
-        self.embeddings = functools.cache(lambda: bilinear.caption_embeddings(log, artworks, settings))
+        self.readers = Readers(log, np.arange(len(log.artworks)), encoder, settings)
 
     def is_done(self, entry: Entry, seed: int, rows: list[dict]) -> bool:
         """Whether a row has this entry, with these settings; nothing in zero-shot is random: one seed does for all."""
+        folder = self._kept(seed).get(entry.name)
+        if folder and not (folder / f"{entry.method}.parquet").exists():
+            return False  # lifts over the baselines need their choices, which are kept in runs/ only
         if entry.method == "zero-shot":
             return any(row["entry"] == entry.name for row in rows)
-        if entry == self.comparison.baselines[-1] and not (self._policies(seed) / "text.parquet").exists():
-            return False  # lifts over the baseline need its choices, which are kept in runs/ only
         asked = entry.name, seed, entry.settings
         return any((row["entry"], row["seed"], row["settings"]) == asked for row in rows)
 
@@ -266,12 +295,16 @@ class _Session:
             return {split: (part, llm_scores(self.log, part, settings, None)) for split, part in parts.items()}, {}
         plays = data.plays(self.log, "train", entry.size, settings.seed)
         check = data.plays(self.log, "validation", settings.max_validation, settings.seed)
-        learnt = plays, check
-        chosen = {
-            split: (part, bilinear.bilinear_scores(self.log, part, self.embeddings(), *learnt))
-            for split, part in parts.items()
-        }
-        return chosen, {"examples": len(plays.impressions), "learns_from": "plays"}
+        if self.comparison.reader == "strongest":
+            choice = self.readers.strongest(plays, check)
+            name, scores = choice.name, choice.scores
+        else:
+            name, scores = (
+                "base model, bilinear",
+                functools.partial(self.readers.bilinear, plays=plays, validation=check),
+            )
+        chosen = {split: (part, scores(part)) for split, part in parts.items()}
+        return chosen, {"examples": len(plays.impressions), "learns_from": "plays", "reader": name}
 
     def _trained(self, entry: Entry, settings: Settings) -> tuple[dict, dict]:
         """The scores on both splits, or on a part of test for prompts that take long; and what training says."""
@@ -300,28 +333,33 @@ class _Session:
             parts["validation"] = _some(parts["validation"], self.comparison.validated)
         return parts
 
-    def _policies(self, seed: int) -> Path:
-        return self.folder / f"seed-{seed}" / "policies"
+    def _kept(self, seed: int) -> dict[str, Path]:
+        """Where the choices lie of the baselines that others are compared with: the bare model's, and text's."""
+        zero_shot, *_, text = self.comparison.baselines
+        return {zero_shot.name: self.folder / "policies", text.name: self.folder / f"seed-{seed}" / "policies"}
 
     def _worth(self, part: Log, chosen: np.ndarray, entry: Entry, seed: int) -> Worth:
-        """True value; paired lifts over production, true and as IPS, SNIPS and DR see them, and over the text baseline,
-        which was asked first; 95 % intervals; the share of the gap from production to the oracle."""
+        """True value; paired lifts over production, true and as IPS, SNIPS and DR see them, and over the baselines,
+        which were asked first; 95 % intervals; the share of the gap from production to the oracle."""
         arrays, truth = part.arrays(), part.expected_reward()
         policies = {"production": arrays.production, "policy": chosen}
         shown = chosen, arrays.production, baselines.oracle(part)
         value, production, best = (float((probability * truth).sum(axis=1).mean()) for probability in shown)
-        over_text, estimates = None, {}
+        over, estimates = {}, {}
         if part.impressions["split"][0].as_py() == "test":
             q_hat = evaluation.reward_model(self.log, part, policies)
             feedbacks = evaluation.feedbacks(part, policies, q_hat)
             table = ope.compare(feedbacks, "production", list(evaluation.ESTIMATORS))
             own = table[table["policy"] == "policy"]
             estimates = {row["estimator"]: Lift.of(row, verdict=True) for _, row in own.iterrows()}
-            if entry == self.comparison.baselines[-1]:
-                answers.save(self._policies(seed), "text", part, chosen)
+            kept = self._kept(seed)
+            if entry.name in kept:
+                answers.save(kept[entry.name], entry.method, part, chosen)
             elif entry not in self.comparison.baselines:
-                compared = answers.read(self._policies(seed), part) | {"policy": chosen}
-                over_text = Lift.of(evaluation.paired_lift(part, compared, "text", ["policy"]).iloc[0])
+                for baseline, where in zip(("zero-shot", "text"), kept.values(), strict=True):
+                    compared = answers.read(where, part) | {"policy": chosen}
+                    lift = evaluation.paired_lift(part, compared, baseline, ["policy"]).iloc[0]
+                    over["over_" + baseline.replace("-", "_")] = Lift.of(lift)
         return Worth(
             n=len(arrays),
             value=value,
@@ -329,8 +367,8 @@ class _Session:
             oracle=best,
             gap_closed=(value - production) / (best - production),
             lift=Lift.of(evaluation.paired_lift(part, policies, "production", ["policy"]).iloc[0]),
-            over_text=over_text,
             estimates=estimates,
+            **over,
         )
 
 

@@ -12,6 +12,7 @@ from artlib.analysis import comparison, plots
 from artlib.running import report
 
 ROOT = Path(__file__).resolve().parents[1]
+TINY = ["--world", "tiny", "--base", "tiny", "--encoder", "tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def load(name: str):
 @pytest.fixture(scope="module")
 def compared(methods, tmp_path_factory):
     root = tmp_path_factory.mktemp("comparison")
-    return root, methods.main(["--world", "tiny", "--base", "tiny"], root)
+    return root, methods.main(TINY, root)
 
 
 def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
@@ -47,7 +48,7 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
         assert test["value"] <= test["oracle"] + 1e-12
         assert test["estimates"].keys() == {"ips", "snips", "dr"}
         # The baseline is not compared with itself; who comes before it cannot be compared with it yet.
-        assert (test["over_text"] is not None) == (name in grid.names)
+        assert (test["over_text"] is not None) == (test["over_zero_shot"] is not None) == (name in grid.names)
     assert rows["counterfactual 80"]["start_seconds"] == rows["sft 40"]["seconds"]
     path = root / "results" / "methods-tiny-tiny.json"
     table = comparison.read(path).set_index("entry")
@@ -77,7 +78,7 @@ def test_a_comparison_that_has_only_begun_can_be_looked_at(compared, tmp_path, n
     assert len(plots.methods(table).axes[2].get_yticklabels()) == n
 
 
-@pytest.mark.parametrize("world", ["fiction", "movielens"])
+@pytest.mark.parametrize("world", ["fiction-300", "movielens"])
 def test_published_lifts_agree_with_each_other(methods, world):
     table = comparison.read(ROOT / "results" / f"methods-{world}.json")
     grid = methods.WORLDS[world].names
@@ -102,7 +103,7 @@ def test_a_comparison_goes_on_where_it_stopped(methods, compared):
     record.write_text(json.dumps(shortened))
     # Lifts over the baseline need its choices.
     (root / "runs" / "methods" / "tiny-tiny" / "seed-0" / "policies" / "text.parquet").unlink()
-    again = {row["entry"]: row for row in methods.main(["--world", "tiny", "--base", "tiny"], root)["rows"]}
+    again = {row["entry"]: row for row in methods.main(TINY, root)["rows"]}
     before = {row["entry"]: row for row in results["rows"]}
     *kept, last = (name for name in before if name != "text 40")
     assert again.keys() == before.keys()
@@ -111,7 +112,7 @@ def test_a_comparison_goes_on_where_it_stopped(methods, compared):
     assert again[last]["seconds"] == before[last]["seconds"]  # its adapter was there
     assert again[last]["test"]["over_text"] == before[last]["test"]["over_text"]
     assert np.isclose(again[last]["test"]["value"], before[last]["test"]["value"])
-    more = methods.main(["--world", "tiny", "--base", "tiny", "--seeds", "1", "--only", "sft 40"], root)["rows"]
+    more = methods.main([*TINY, "--seeds", "1", "--only", "sft 40"], root)["rows"]
     assert [row["entry"] for row in more if row["seed"] == 1] == ["text 20", "text 40", "sft 40"]
 
 
@@ -127,7 +128,7 @@ def test_results_of_another_log_are_not_continued(methods, compared, tmp_path):
     other = results | {"log": {"impressions.parquet": {"rows": 1, "sha256": "0"}}}
     (tmp_path / "results" / "methods-tiny-tiny.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit, match="is of another log"):
-        methods.main(["--world", "tiny", "--base", "tiny"], tmp_path)
+        methods.main(TINY, tmp_path)
 
 
 @pytest.mark.parametrize("prompt", ["genre-likelihood", "label"])

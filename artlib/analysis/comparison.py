@@ -7,7 +7,7 @@ import pandas as pd
 
 from artlib import files
 
-INTERVALS = ("lift", "over_text")
+INTERVALS = ("lift", "over_text", "over_zero_shot")
 BASELINES = ("zero-shot", "text")
 COLUMNS = [
     "entry",
@@ -23,12 +23,16 @@ COLUMNS = [
     "over_text",
     "over_text_lower",
     "over_text_upper",
+    "over_zero_shot",
+    "over_zero_shot_lower",
+    "over_zero_shot_upper",
     "gap_closed",
     "gap_on_validation",
     "minutes",
     "order_before",
     "order_after",
     "valid_answers",
+    "reader",
     "commit",
 ]
 
@@ -59,6 +63,7 @@ class Worth:
         gap_closed: the share of the way from production to the oracle.
         lift: over production.
         over_text: over the text baseline with the most plays; None for baselines.
+        over_zero_shot: over the bare model; None for baselines, and where it was asked about more impressions.
         estimates: the lift over production as the log alone has it, by estimator; empty where it was not asked.
     """
 
@@ -69,6 +74,7 @@ class Worth:
     gap_closed: float
     lift: Lift
     over_text: Lift | None = None
+    over_zero_shot: Lift | None = None
     estimates: dict[str, Lift] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -88,6 +94,7 @@ class Row:
         settings: those that are not the defaults.
         examples, learns_from: of the last stage: "plays", or "impressions" played or not. None: nothing is learnt.
         seconds, start_seconds: of the training, validation included, and of the one that it began from.
+        reader: of "text": the one that validation chose.
         resumed: whether a training was interrupted, so that the seconds are not all that it took.
         order_sensitivity: before and after training; None but for `label`.
         validation: None for entries that were asked about the test split alone.
@@ -105,6 +112,7 @@ class Row:
     machine: dict | None
     examples: int | None = None
     learns_from: str | None = None
+    reader: str | None = None
     seconds: float | None = None
     start_seconds: float = 0.0
     resumed: bool = False
@@ -128,7 +136,7 @@ class Row:
     def flat(self) -> dict:
         """`COLUMNS`."""
         flat = {name: getattr(self, name) for name in ("entry", "method", "seed", "examples", "minutes", "commit")}
-        flat |= {"learns_from": self.learns_from, "valid_answers": self.valid_answers}
+        flat |= {name: getattr(self, name) for name in ("learns_from", "valid_answers", "reader")}
         flat |= {name: getattr(self.test, name) for name in ("n", "value", "gap_closed")}
         for name in INTERVALS:
             if lift := getattr(self.test, name):
@@ -155,7 +163,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
     if not record:
         raise FileNotFoundError(f"{path} is missing or no JSON: python benchmarks/methods.py --world WORLD writes it")
     table = pd.DataFrame([Row.from_json(row).flat() for row in record["rows"]]).reindex(columns=COLUMNS)
-    numbers = [name for name in COLUMNS if name not in ("entry", "method", "learns_from", "commit")]
+    numbers = [name for name in COLUMNS if name not in ("entry", "method", "learns_from", "reader", "commit")]
     table[numbers] = table[numbers].astype(float)
     table.attrs["sha256"] = files.sha256(path)
     return table.astype({"seed": int, "n": int})

@@ -74,11 +74,12 @@ class Readers:
             "encoder, history, learnt": encoder.learnt_by_history(self.inputs, plays, validation),
             "encoder, play rates": encoder.learnt_by_rates(self.inputs, plays),
             "encoder, fusion": encoder.fusion(self.inputs, fused, plays, validation),
-            "base model, bilinear": functools.partial(self._bilinear, plays=plays, validation=validation),
+            "base model, bilinear": functools.partial(self.bilinear, plays=plays, validation=validation),
         }
         losses = {name: encoder.loss(scores(validation), validation) for name, scores in found.items()}
         best = min(losses, key=lambda name: losses[name])
         return Choice(best, found[best], losses)
 
-    def _bilinear(self, part: Log, plays: Log, validation: Log) -> np.ndarray:
+    def bilinear(self, part: Log, plays: Log, validation: Log) -> np.ndarray:
+        """(n, K) scores of a part of the log by the base model's own embeddings."""
         return bilinear_scores(self.log, part, self.embeddings, plays, validation)
