@@ -24,7 +24,7 @@ HOUSE = {
     "__main__": "",
     "running": "pipeline report publish notebook forecast display run_folder parameters",
     "analysis": "plots errors evaluation comparison choices summary",
-    "policies": "answers text finetuned encoder bilinear rates llm baselines",
+    "policies": "answers text finetuned encoder readings bilinear rates llm baselines",
     "posttrain": "train trl trainer adapters objectives progress rewards examples teacher settings",
     "lm": "export generation embeddings prompts prompts.reasoned prompts.label prompts.appeal "
     "prompts.member_likelihood prompts.genre_likelihood prompts.caption prompts.text forward tree calibration model "

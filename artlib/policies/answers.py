@@ -133,7 +133,8 @@ class _Session:
             del sizes["text-whole-log"]
         question = {"base": self.settings.base, "encoder": self.encoder}
         if genre_names(self.log.titles):
-            self._ask("encoder-zero-shot", question, lambda part: readers.untrained()["encoder, genres"](part))
+            zero_shot = functools.cache(lambda: readers.zero_shot(self.validation))
+            self._ask("encoder-zero-shot", question, lambda part: zero_shot()(part))
         chosen = files.read_json(self.folder / "readers.json") or {}
         for name, most in sizes.items():
             some = plays.take(np.arange(min(most, len(plays.impressions))))

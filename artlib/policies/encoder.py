@@ -5,6 +5,7 @@ maximise the likelihood of the played artwork among the candidates, less a penal
 A artworks, G genres, d the encoder's width, n impressions with K candidates at most.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,9 +15,10 @@ import scipy.special
 import torch
 
 from artlib.data import Arrays, Log
-from artlib.lm.embeddings import SHARPNESS, Inputs, mixture
+from artlib.lm.embeddings import SHARPNESS, Inputs
 from artlib.policies import rates
 from artlib.policies.baselines import PRIOR_SHOWN
+from artlib.policies.readings import Genres
 from artlib.posttrain.rewards import shrunk_rate
 
 PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)  # the strongest first: each begins where the last ended
@@ -27,19 +29,13 @@ WIDTH = 64  # leading principal components, in the bilinear form
 Scores = Callable[[Log], np.ndarray]  # (n, K) of a part of the log; -inf where padded
 
 
-def by_genres(inputs: Inputs) -> Scores:
-    """Untrained: log sum_g p(g | c) a_g, with p(g | c) from the similarity of caption and genre name."""
-    similarity = inputs.similarity()
-    return lambda part: mixture(similarity, part, inputs.log)
-
-
 def by_history(inputs: Inputs) -> Scores:
     """Untrained: the similarity of the caption and what the member watched."""
     return lambda part: _bilinear(np.eye(inputs.captions.shape[1]), inputs.members(part), inputs.captions, part)
 
 
 def learnt_by_genres(inputs: Inputs, plays: Log, validation: Log) -> Scores:
-    """The same mixture, to whose log-odds a linear head on the caption is added: p(g | c) ~ exp(s_cg + e_c V_g)."""
+    """`readings.Genres`, to whose log-odds a linear head on the caption is added: p(g | c) ~ exp(s_cg + e_c V_g)."""
     captions = torch.from_numpy(np.hstack([inputs.captions, np.ones((len(inputs.captions), 1))]))
     similarity = torch.from_numpy(inputs.similarity())
     shape = captions.shape[1], similarity.shape[1]
@@ -47,11 +43,9 @@ def learnt_by_genres(inputs: Inputs, plays: Log, validation: Log) -> Scores:
     def table(weights):
         return similarity + captions @ weights.reshape(shape)
 
-    def scores(weights, part: Log):
-        return mixture_torch(table(weights), part, inputs.log)
-
-    weights = _chosen(scores, np.zeros(shape), plays, validation, PENALTIES)
-    return lambda part: mixture(table(torch.from_numpy(weights)).numpy(), part, inputs.log)
+    reading = Genres(inputs)
+    weights = _chosen(lambda w, part: reading.scores(table(w), part), np.zeros(shape), plays, validation, PENALTIES)
+    return functools.partial(reading.numbers, table(torch.from_numpy(weights)).numpy())
 
 
 def learnt_by_history(inputs: Inputs, plays: Log, validation: Log) -> Scores:
@@ -117,14 +111,6 @@ def fusion(inputs: Inputs, readers: Sequence[Scores], plays: Log, validation: Lo
 
     weights = _chosen(scores, np.zeros(len(mean)), plays, validation, PENALTIES)
     return lambda part: np.where(part.arrays().mask, ((features(part) - mean) / spread) @ weights, -np.inf)
-
-
-def mixture_torch(log_odds: torch.Tensor, part: Log, log: Log) -> torch.Tensor:
-    arrays = part.arrays()
-    affinity = torch.from_numpy(log.history.affinity(part.impressions, log.average_profile))
-    p = log_odds.log_softmax(dim=1)[torch.from_numpy(np.maximum(arrays.candidates, 0))]
-    scores = torch.logsumexp(p + affinity.log()[:, None, :], dim=2)
-    return scores.masked_fill(~torch.tensor(arrays.mask), -1e9)
 
 
 def _bilinear(weights: np.ndarray, members: np.ndarray, captions: np.ndarray, part: Log) -> np.ndarray:

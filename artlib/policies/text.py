@@ -12,6 +12,7 @@ from artlib.policies import encoder
 from artlib.policies.bilinear import bilinear_scores, caption_embeddings
 from artlib.policies.encoder import Scores
 from artlib.policies.finetuned import finetuned
+from artlib.policies.readings import Clauses, Genres, Reading
 from artlib.posttrain.settings import Settings
 
 
@@ -54,27 +55,47 @@ class Readers:
     def embeddings(self) -> np.ndarray:
         return caption_embeddings(self.log, self.artworks, self.settings)
 
+    @functools.cached_property
+    def readings(self) -> dict[str, tuple[Reading, np.ndarray]]:
+        """How captions can be read with what is in the log, and the untrained encoder's table of each."""
+        found: dict[str, tuple[Reading, np.ndarray]] = {}
+        if len(self.inputs.genres):
+            found["genres"] = Genres(self.inputs), self.inputs.similarity()
+        by_clauses = Clauses(self.log)
+        if by_clauses.leaves:
+            found["clauses"] = by_clauses, by_clauses.whole(self.encoder, self.artworks, len(self.log.artworks))
+        return found
+
     def untrained(self) -> dict[str, Scores]:
         """Those that learn nothing from plays."""
-        found = {"encoder, history": encoder.by_history(self.inputs)}
-        if len(self.inputs.genres):
-            found = {"encoder, genres": encoder.by_genres(self.inputs)} | found
-        return found
+        found = {f"encoder, {name}": functools.partial(own[0].numbers, own[1]) for name, own in self.readings.items()}
+        return found | {"encoder, history": encoder.by_history(self.inputs)}
+
+    def zero_shot(self, validation: Log) -> Scores:
+        """The reading that suits the validation plays best as the encoder comes. At least one must be possible."""
+        reading, table = self.readings[self._best(validation)]
+        return functools.partial(reading.numbers, table)
+
+    def _best(self, validation: Log) -> str | None:
+        losses = {
+            name: encoder.loss(reading.numbers(table, validation), validation)
+            for name, (reading, table) in self.readings.items()
+        }
+        return min(losses, key=lambda name: losses[name], default=None)
 
     def strongest(self, plays: Log, validation: Log) -> Choice:
         """The reader with the lowest loss on validation, given some plays to learn from."""
         found = self.untrained()
+        if name := self._best(validation):  # post-trained once, from the reading that is best before
+            reading, table = self.readings[name]
+            found[f"encoder, {name}, post-trained"] = finetuned(reading, table, self.encoder, plays, validation)
+        fused = list(found.values())
         if len(self.inputs.genres):
-            found |= {
-                "encoder, genres, learnt": encoder.learnt_by_genres(self.inputs, plays, validation),
-                "encoder, genres, post-trained": finetuned(self.inputs, self.encoder, plays, validation),
-            }
-        fused = [scores for name, scores in found.items() if not name.endswith("learnt")]
+            found["encoder, genres, learnt"] = encoder.learnt_by_genres(self.inputs, plays, validation)
         found |= {
             "encoder, history, learnt": encoder.learnt_by_history(self.inputs, plays, validation),
             "encoder, play rates": encoder.learnt_by_rates(self.inputs, plays),
             "encoder, fusion": encoder.fusion(self.inputs, fused, plays, validation),
-            "base model, bilinear": functools.partial(self.bilinear, plays=plays, validation=validation),
         }
         losses = {name: encoder.loss(scores(validation), validation) for name, scores in found.items()}
         best = min(losses, key=lambda name: losses[name])

@@ -1,0 +1,147 @@
+"""Readings of captions by an encoder, as it comes and post-trained: against sums written out; what they learn."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from artlib import data
+from artlib.data import genre_names
+from artlib.lm import encoder as encoders
+from artlib.lm.embeddings import SHARPNESS, Inputs
+from artlib.policies import encoder, finetuned, readings
+from artlib.policies.readings import BLUR, Clauses, Genres
+from artlib.worlds import fiction
+
+
+@pytest.fixture(scope="module")
+def model():
+    return encoders.load(encoders.TINY)
+
+
+@pytest.fixture(scope="module")
+def artworks(small_log) -> np.ndarray:
+    arrays = small_log.arrays()
+    return np.unique(arrays.candidates[arrays.mask])
+
+
+@pytest.fixture(scope="module", params=["genres", "clauses"])
+def read(request, small_log, model, artworks):
+    """A reading, and the untrained encoder's table."""
+    if request.param == "clauses":
+        reading = Clauses(small_log)
+        return reading, reading.whole(model, artworks, len(small_log.artworks))
+    inputs = Inputs.read(small_log, model, artworks)
+    return Genres(inputs), inputs.similarity() * np.isin(np.arange(len(small_log.artworks)), artworks)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("In Lyon, a thief sings; meanwhile a dog sleeps. With A. B, Cy Dee.", 6),
+        ("One thing, one thing", 2),
+        ("no marks", 1),
+        (" , ;", 0),
+        ("", 0),
+    ],
+)
+def test_a_text_falls_into_its_clauses(text, found):
+    parts = readings.clauses(text)
+    assert len(parts) == found and all(part == part.strip() and part for part in parts)
+
+
+def test_a_decimal_point_and_an_apostrophe_part_nothing():
+    assert readings.clauses("it's 3.5 km") == ["it's 3.5 km"]
+
+
+def test_members_weigh_clauses_by_how_much_more_often_they_watched_them(small_log):
+    reading, part = Clauses(small_log), small_log.split("test").take(np.arange(20))
+    synopses = [readings.clauses(text) for text in small_log.titles["synopsis"].to_pylist()]
+    start, stop = small_log.history.spans(part.impressions)
+
+    def shares(log) -> np.ndarray:
+        first, last = log.history.spans(log.impressions)
+        rows = []
+        for a, b in zip(first, last, strict=True):
+            watched = [synopses[title] for title in log.history.title[a:b]]
+            rows.append([sum(clause in own for own in watched) / max(len(watched), 1) for clause in reading.leaves])
+        return np.array(rows)
+
+    n = stop - start
+    average = shares(small_log.split("train")).mean(axis=0)
+    expected = (n / (n + 5))[:, None] * (shares(part) - average)
+    np.testing.assert_allclose(reading.weights(part), expected, atol=1e-12)
+    assert (n > 3).any() and np.abs(expected).max() > 0.05
+
+
+def test_a_caption_speaks_through_the_clause_that_is_most_similar(small_log, model):
+    reading, some = Clauses(small_log), np.array([5, 2])
+    leaves = model.embed(reading.leaves)
+    table = reading.whole(model, some, len(small_log.artworks))
+    assert not np.delete(table, some, axis=0).any()
+    for row in some:
+        own = model.embed(readings.clauses(small_log.artworks["caption"][int(row)].as_py())) @ leaves.T
+        np.testing.assert_allclose(table[row], np.log(np.exp(BLUR * own).sum(axis=0)) / BLUR, atol=1e-5)
+    part = small_log.split("test").take(np.array([0]))
+    asked = part.arrays().candidates[0][part.arrays().mask[0]]
+    table = reading.whole(model, asked, len(small_log.artworks))
+    expected = SHARPNESS * table[asked] @ reading.weights(part)[0]
+    np.testing.assert_allclose(reading.numbers(table, part)[0, : len(asked)], expected, atol=1e-9)
+
+
+def test_what_is_watched_most_is_kept_where_there_are_too_many_clauses(small_log, monkeypatch):
+    monkeypatch.setattr(readings, "MOST_CLAUSES", 30)
+    few = Clauses(small_log)
+    assert 20 < len(few.leaves) <= 30
+    most = np.bincount(small_log.history.title).argmax()
+    assert set(readings.clauses(small_log.titles["synopsis"][int(most)].as_py())) <= set(few.leaves)
+    assert few.weights(small_log.split("test")).shape[1] == len(few.leaves)
+
+
+def test_the_encoder_that_comes_with_the_package_reads_clauses_where_genres_say_little():
+    """On a catalogue with broad genres, clauses tell more of what members like than genres do."""
+    log = fiction.build(n_users=300, n_titles=40, n_train=400, n_validation=40, n_test=800, seed=3, genres="broad")
+    test = log.split("test")
+    asked, model = np.unique(test.arrays().candidates[test.arrays().mask]), encoders.load()
+    reading = Clauses(log)
+    scores = reading.numbers(reading.whole(model, asked, len(log.artworks)), test)
+    best = scores == scores.max(axis=1, keepdims=True)
+    chosen = (best / best.sum(axis=1, keepdims=True) * test.expected_reward()).sum(axis=1)
+    mask = test.arrays().mask
+    chance = (mask / mask.sum(axis=1, keepdims=True) * test.expected_reward()).sum(axis=1)
+    assert (chosen - chance).mean() > 2 * (chosen - chance).std() / len(chance) ** 0.5
+
+
+def test_a_post_trained_encoder_fits_plays_better_and_leaves_the_one_it_began_from_alone(
+    small_log, read, model, monkeypatch
+):
+    monkeypatch.setattr(finetuned, "RATE", 2e-3)  # the tiny encoder knows nothing, and has much to learn
+    reading, untrained = read
+    train, test = data.plays(small_log, "train", None, 0), small_log.split("test")
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
+    loss = encoder.loss(reading.numbers(untrained, train), train)
+    trained = finetuned.finetuned(reading, untrained, model, train, train)
+    assert encoder.loss(trained(train), train) < loss - 0.005
+    assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())
+    scores, mask = trained(test), test.arrays().mask
+    assert np.isfinite(scores[mask]).all() and (scores[~mask] == -np.inf).all()
+    np.testing.assert_array_equal(finetuned.finetuned(reading, untrained, model, train, train)(test), scores)
+
+
+def test_an_encoder_that_post_training_makes_worse_is_not_taken(small_log, read, model, monkeypatch):
+    monkeypatch.setattr(finetuned, "RATE", 10.0)
+    reading, untrained = read
+    plays, validation = (data.plays(small_log, split, None, 0) for split in ("train", "validation"))
+    liked = pa.array(reading.numbers(untrained, validation).argmax(axis=1), pa.int32())  # it knows what will be played
+    at = validation.impressions.schema.get_field_index("shown")
+    field = validation.impressions.schema.field(at)
+    known = validation.impressions.set_column(at, field, liked.cast(field.type))
+    validation = dataclasses.replace(validation, impressions=known)
+    scores = finetuned.finetuned(reading, untrained, model, plays, validation)(small_log.split("test"))
+    np.testing.assert_array_equal(scores, reading.numbers(untrained, small_log.split("test")))
+
+
+def test_genres_are_those_of_the_log(small_log, model, artworks):
+    assert Genres(Inputs.read(small_log, model, artworks)).leaves == genre_names(small_log.titles)
