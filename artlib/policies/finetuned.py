@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from artlib.data import Log
+from artlib.data import Arrays, Log
 from artlib.lm import encoder
-from artlib.policies.encoder import Scores, cross_entropy, loss
+from artlib.policies.encoder import Scores, loss
 from artlib.policies.readings import Reading, embedded
+from artlib.posttrain import objectives
 
 RATE, WARMUP = 5e-5, 0.1  # AdamW's peak, after a tenth of the steps; then linear to 0
 EPOCHS, TITLES = 3, 8  # passes over the plays, titles a step
@@ -52,7 +53,7 @@ def finetuned(
                 table = torch.zeros(len(untrained), len(reading.leaves))
                 read = reading.table(embed, embed(reading.leaves), artworks)
                 table = table.index_copy(0, torch.from_numpy(artworks), read)
-                cost = cross_entropy(reading.scores(table.double(), part), few)
+                cost = imitation(reading.scores(table.double(), part), few)
                 optimiser.zero_grad()
                 (cost / (len(arrays) / len(titles) * size)).backward()
                 optimiser.step()
@@ -64,3 +65,11 @@ def finetuned(
             if judged < best[0]:
                 best = judged, found
     return lambda part: reading.numbers(best[1], part)
+
+
+def imitation(scores: torch.Tensor, arrays: Arrays) -> torch.Tensor:
+    """The language model's own objective, `objectives.sft`, summed over the plays. Without production's odds: given
+    these, what it shows nearly always teaches next to nothing, and the encoder learns less (docs/results.md)."""
+    shown, reward, propensity = (torch.tensor(values) for values in (arrays.shown, arrays.reward, arrays.propensity))
+    decisions = objectives.Decisions(scores.log_softmax(dim=1), shown, reward, propensity, torch.tensor(arrays.mask))
+    return objectives.sft(decisions, objectives.Hyperparameters()).sum()
