@@ -107,8 +107,8 @@ class Comparison:
         return [other for other in self.entries if other.method == wanted][-1]
 
 
-def _fiction(**sizes: int) -> Callable[[str], Log]:
-    return lambda data: fiction.build(**sizes)
+def _fiction(**parameters) -> Callable[[str], Log]:
+    return lambda data: fiction.build(**parameters)
 
 
 ALL = 100_000  # more than any log here has
@@ -136,6 +136,7 @@ WORLDS = {
         entries=(Entry("sft", 40), Entry("counterfactual", 80, COUNTERFACTUAL), Entry("label sft", 20, LABEL)),
     ),
     "fiction": Comparison(_fiction(**PUBLISHED), sizes=(ALL,), entries=EVERY_METHOD),  # the log of `make run`
+    "broad": Comparison(_fiction(**PUBLISHED, genres="broad"), sizes=(ALL,), entries=(Entry("sft", ALL),)),
     "shuffled": Comparison(
         lambda data: shuffled_plays(fiction.build(**PUBLISHED)),
         sizes=(ALL,),

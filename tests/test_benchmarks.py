@@ -78,11 +78,11 @@ def test_a_comparison_that_has_only_begun_can_be_looked_at(compared, tmp_path, n
     assert len(plots.methods(table).axes[2].get_yticklabels()) == n
 
 
-@pytest.mark.parametrize("world", ["fiction-300", "movielens"])
+@pytest.mark.parametrize("world", ["fiction", "fiction-300", "movielens"])
 def test_published_lifts_agree_with_each_other(methods, world):
     table = comparison.read(ROOT / "results" / f"methods-{world}.json")
     grid = methods.WORLDS[world].names
-    text = f"text {methods.WORLDS[world].sizes[-1]}"
+    text = methods.WORLDS[world].baselines[-1].name
     for seed, part in table.groupby("seed"):
         baseline = part.loc[part["entry"] == text, "lift"].item()
         for row in part.itertuples():
