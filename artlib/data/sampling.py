@@ -32,20 +32,20 @@ def _shuffled(part: Log, split: str, played: bool, most: int | None, seed: int) 
 def shuffled_plays(log: Log, seed: int = 0) -> Log:
     """A control: the same log, but that every play of the training and validation splits was of any candidate.
 
-    What is learnt from it cannot be what members like. Propensities are production's probability of that candidate, or,
-    where production is of 0, of an equal choice. The test split, its plays and its truth stay what they are.
+    What is learnt from it cannot be what members like. The propensities of these plays are those of an equal choice, as
+    they were drawn: a reader that corrects for production's would learn its opposite. The test split, its plays and its
+    truth stay what they are.
     """
     impressions = log.impressions
     lengths = pc.list_value_length(impressions["candidates"]).to_numpy()
     drawn = np.floor(np.random.default_rng(seed).random(len(lengths)) * lengths).astype(int)
     moved = (impressions["reward"].to_numpy() > 0) & (impressions["split"].to_numpy() != "test")
-    shown = np.where(moved, drawn, impressions["shown"].to_numpy())
-    flat = pc.list_flatten(impressions["production"]).to_numpy()
-    production = flat[np.cumsum(lengths) - lengths + shown]
-    own = np.where(moved, production, impressions["propensity"].to_numpy())
-    for name, values in {"shown": shown, "propensity": np.where(own > 0, own, 1 / lengths)}.items():
-        field = impressions.schema.field(name)
-        impressions = impressions.set_column(
-            impressions.schema.get_field_index(name), field, [pa.array(values, field.type)]
-        )
+    changed = {
+        "shown": np.where(moved, drawn, impressions["shown"].to_numpy()),
+        "propensity": np.where(moved, 1 / lengths, impressions["propensity"].to_numpy()),
+    }
+    for name, values in changed.items():
+        at = impressions.schema.get_field_index(name)
+        field = impressions.schema.field(at)
+        impressions = impressions.set_column(at, field, pa.array(values, field.type))
     return dataclasses.replace(log, impressions=impressions)
