@@ -31,7 +31,9 @@ def artworks(small_log) -> np.ndarray:
 def read(request, small_log, model, artworks):
     """A reading, and the untrained encoder's table."""
     if request.param == "clauses":
-        reading = Clauses(small_log)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(readings, "MOST_CLAUSES", 80)  # for speed; more than finetuned.MANY
+            reading = Clauses(small_log)
         return reading, reading.whole(model, artworks, len(small_log.artworks))
     inputs = Inputs.read(small_log, model, artworks)
     return Genres(inputs), inputs.similarity() * np.isin(np.arange(len(small_log.artworks)), artworks)[:, None]
