@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        return f"{self.method} {self.size}" if 0 < self.size < ALL else self.method
+        return f"{self.method} {self.size}" if self.size not in (0, ALL) else self.method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _fiction(**parameters) -> Callable[[str], Log]:
     return lambda data: fiction.build(**parameters)
 
 
-ALL = 100_000  # more than any log here has
+ALL = 100_000  # plays: more than any log has that it is used for
 EVERY_METHOD = (
     *(Entry("sft", size) for size in (250, 500, 1000, 2000)),
     Entry("sft", ALL),
@@ -249,10 +249,10 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
 class _Session:
     """One comparison: its log, its adapters and choices in a folder, and the base model."""
 
-    def __init__(self, log: Log, folder: Path, comparison: Comparison, base: str, encoder: str):
+    def __init__(self, log: Log, folder: Path, comparison: Comparison, base: str, encoder_name: str):
         self.log, self.folder, self.comparison, self.base = log, folder, comparison, base
         settings = comparison.settings(comparison.baselines[0], 0, base)
-        self.readers = Readers(log, np.arange(len(log.artworks)), encoder, settings)
+        self.readers = Readers(log, np.arange(len(log.artworks)), encoder_name, settings)
 
     def is_done(self, entry: Entry, seed: int, rows: list[dict]) -> bool:
         """Whether a row has this entry, with these settings; nothing in zero-shot is random: one seed does for all."""
@@ -300,10 +300,8 @@ class _Session:
             choice = self.readers.strongest(plays, check)
             name, scores = choice.name, choice.scores
         else:
-            name, scores = (
-                "base model, bilinear",
-                functools.partial(self.readers.bilinear, plays=plays, validation=check),
-            )
+            name = "base model, bilinear"
+            scores = functools.partial(self.readers.bilinear, plays=plays, validation=check)
         chosen = {split: (part, scores(part)) for split, part in parts.items()}
         return chosen, {"examples": len(plays.impressions), "learns_from": "plays", "reader": name}
 

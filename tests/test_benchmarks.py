@@ -116,6 +116,13 @@ def test_a_comparison_goes_on_where_it_stopped(methods, compared):
     assert [row["entry"] for row in more if row["seed"] == 1] == ["text 20", "text 40", "sft 40"]
 
 
+def test_entries_have_names_of_their_own(methods):
+    for grid in methods.WORLDS.values():
+        names = [entry.name for entry in (*grid.baselines, *grid.entries)]
+        assert len(set(names)) == len(names)
+    assert "label sft 110000" in methods.WORLDS["paper"].names and "kto" in methods.WORLDS["fiction"].names
+
+
 def test_an_unknown_entry_is_named(methods, tmp_path, capsys):
     with pytest.raises(SystemExit):
         methods.main(["--world", "tiny", "--only", "sft 41"], tmp_path)

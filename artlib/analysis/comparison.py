@@ -63,7 +63,7 @@ class Worth:
         gap_closed: the share of the way from production to the oracle.
         lift: over production.
         over_text: over the text baseline with the most plays; None for baselines.
-        over_zero_shot: over the bare model; None for baselines, and where it was asked about more impressions.
+        over_zero_shot: over the bare model; None for baselines, and in rows that are older than this.
         estimates: the lift over production as the log alone has it, by estimator; empty where it was not asked.
     """
 

@@ -49,6 +49,14 @@ class Encoder:
             pooled = (states * real).sum(dim=1) / real.sum(dim=1)
         return torch.nn.functional.normalize(pooled, dim=1)
 
+    def vectors(self, texts: Sequence[str], batch: int = 64):
+        """(n, d) the same of many texts, those of one length together, so that little is padded."""
+        import torch
+
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        parts = [self([texts[row] for row in order[at : at + batch]]) for at in range(0, len(order), batch)]
+        return torch.cat(parts)[torch.tensor(order).argsort()]
+
     def embed(self, texts: Sequence[str], batch: int = 64) -> np.ndarray:
         """(n, d) float64 unit vectors; each different text is read once."""
         import torch

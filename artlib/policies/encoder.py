@@ -44,8 +44,8 @@ def learnt_by_genres(inputs: Inputs, plays: Log, validation: Log) -> Scores:
         return similarity + captions @ weights.reshape(shape)
 
     reading = Genres(inputs)
-    weights = _chosen(lambda w, part: reading.scores(table(w), part), np.zeros(shape), plays, validation, PENALTIES)
-    return functools.partial(reading.numbers, table(torch.from_numpy(weights)).numpy())
+    weights = _chosen(lambda w, part: reading.logits(table(w), part), np.zeros(shape), plays, validation, PENALTIES)
+    return functools.partial(reading.scores, table(torch.from_numpy(weights)).numpy())
 
 
 def learnt_by_history(inputs: Inputs, plays: Log, validation: Log) -> Scores:

@@ -10,38 +10,44 @@ from tqdm import tqdm
 from artlib.data import Arrays, Log
 from artlib.lm import encoder
 from artlib.policies.encoder import Scores, loss
-from artlib.policies.readings import Reading, embedded
+from artlib.policies.readings import Reading
 from artlib.posttrain import objectives
 
 RATE, WARMUP = 5e-5, 0.1  # AdamW's peak, after a tenth of the steps; then linear to 0
 EPOCHS, TITLES = 3, 8  # passes over the plays, titles a step
-MANY = 64  # leaves of which reading takes most of a step: twice the titles then, and twice the rate
+MANY = 64  # labels, of which reading takes most of a step: twice the titles then, and twice the rate
 
 
 def finetuned(
-    reading: Reading, untrained: np.ndarray, model: encoder.Encoder, plays: Log, validation: Log, seed: int = 0
+    reading: Reading,
+    untrained: np.ndarray,
+    artworks: np.ndarray,
+    model: encoder.Encoder,
+    plays: Log,
+    validation: Log,
+    seed: int = 0,
 ) -> Scores:
     """A reading whose encoder then learns: the captions of some titles are read in a step, all their plays teach. The
     pass that suits the validation plays best is kept, the one before the first included.
 
     Args:
-        untrained: (A, L) the reading's table before; its rows that are not 0 are the artworks that will be asked about.
+        untrained: (A, L) the reading's table before.
+        artworks: (M,) rows in `artworks` that will be asked about.
         model: the encoder as it was then; it stays as it is.
     """
     torch.manual_seed(seed)  # of dropout
     own = encoder.Encoder(copy.deepcopy(model.model).requires_grad_(True), model.tokenizer, model.by_first)
-    embed, larger = functools.partial(embedded, own), 2 if len(reading.leaves) > MANY else 1
+    larger = 2 if len(reading.labels) > MANY else 1
     size = larger * TITLES
     optimiser = torch.optim.AdamW(own.model.parameters(), lr=larger * RATE, weight_decay=0.0)
     arrays, rng = plays.arrays(), np.random.default_rng(seed)
-    asked = np.flatnonzero(untrained.any(axis=1))
     order = np.argsort(arrays.title, kind="stable")
     titles = np.split(order, np.flatnonzero(np.diff(arrays.title[order])) + 1)
     steps = EPOCHS * -(-len(titles) // size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / (WARMUP * steps), 1 - step / steps)
     )
-    best = loss(reading.numbers(untrained, validation), validation), untrained
+    best = loss(reading.scores(untrained, validation), validation), untrained
     with tqdm(total=steps, desc="post-training the encoder", mininterval=2) as progress:
         for _ in range(EPOCHS):
             own.model.train()
@@ -49,22 +55,21 @@ def finetuned(
             for start in range(0, len(titles), size):
                 part = plays.take(np.concatenate([titles[number] for number in shuffled[start : start + size]]))
                 few = part.arrays()
-                artworks = np.unique(few.candidates[few.mask])
-                table = torch.zeros(len(untrained), len(reading.leaves))
-                read = reading.table(embed, embed(reading.leaves), artworks)
-                table = table.index_copy(0, torch.from_numpy(artworks), read)
-                cost = imitation(reading.scores(table.double(), part), few)
+                asked = np.unique(few.candidates[few.mask])
+                similar = reading.similarities(own.vectors, own.vectors(reading.labels), asked)
+                table = torch.zeros(untrained.shape).index_copy(0, torch.from_numpy(asked), similar)
+                cost = imitation(reading.logits(table.double(), part), few)
                 optimiser.zero_grad()
                 (cost / (len(arrays) / len(titles) * size)).backward()
                 optimiser.step()
                 schedule.step()
                 progress.update()
             own.model.eval()
-            found = reading.whole(own, asked, len(untrained))
-            judged = loss(reading.numbers(found, validation), validation)
+            found = reading.table(own, artworks)
+            judged = loss(reading.scores(found, validation), validation)
             if judged < best[0]:
                 best = judged, found
-    return lambda part: reading.numbers(best[1], part)
+    return functools.partial(reading.scores, best[1])
 
 
 def imitation(scores: torch.Tensor, arrays: Arrays) -> torch.Tensor:

@@ -1,17 +1,17 @@
 """How an encoder's reading of captions becomes scores: by the genres that they suggest, or by the clauses of what the
 member watched. Each can be asked as the encoder comes, or post-trained (`finetuned`).
 
-A artworks, L leaves (genres or clauses), d the encoder's width, n impressions with K candidates at most.
+A artworks, L labels (genres or clauses), d the encoder's width, n impressions with K candidates at most.
 """
 
 import abc
-import functools
 import re
 from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse
 import torch
+from tqdm import tqdm
 
 from artlib.data import Log, genre_names
 from artlib.data.contract import one_line
@@ -23,53 +23,57 @@ MOST_CLAUSES = 512  # of the titles that were watched most often
 PARTS = re.compile(r"[.;:,!?]+(?:\s+|$)")  # what stands between the clauses of a text
 BLUR = 10.0  # how sharply the most similar clause of a caption speaks for the whole
 BATCH = 64  # captions that are read at once
+ROWS = 4096  # impressions that are scored at once
 Embed = Callable[[list[str]], torch.Tensor]  # (n, d) unit vectors of texts
 
 
 class Reading(abc.ABC):
-    """What leaves an encoder compares captions with, and how members weigh them."""
+    """Which texts an encoder compares captions with, and how members weigh them.
 
-    leaves: list[str]
+    Attributes:
+        log: whose captions are read.
+        labels: L texts, of genres or clauses.
+    """
+
+    log: Log
+    labels: list[str]
 
     @abc.abstractmethod
-    def table(self, embed: Embed, leaves: torch.Tensor, artworks: np.ndarray) -> torch.Tensor:
-        """(M, L) how much each leaf is in the captions of some artworks.
+    def similarities(self, embed: Embed, labels: torch.Tensor, artworks: np.ndarray) -> torch.Tensor:
+        """(M, L) how much of each label is in the captions of some artworks.
 
         Args:
-            leaves: (L, d) what `embed` makes of them.
+            labels: (L, d) what `embed` makes of them.
             artworks: (M,) rows in `artworks`.
         """
 
     @abc.abstractmethod
-    def scores(self, table: torch.Tensor, part: Log) -> torch.Tensor:
-        """(n, K) of a part of the log; -1e9 where padded.
+    def logits(self, table: torch.Tensor, part: Log) -> torch.Tensor:
+        """(n, K) scores of a part of the log, with gradients; -1e9 where padded.
 
         Args:
-            table: (A, L) of all artworks that are candidates in it, in float64.
+            table: (A, L) similarities of all artworks that are candidates in it, in float64.
         """
 
-    def numbers(self, table: np.ndarray, part: Log) -> np.ndarray:
-        """(n, K) the same in numbers; -inf where padded."""
-        return np.where(part.arrays().mask, self.scores(torch.from_numpy(table), part).numpy(), -np.inf)
+    def scores(self, table: np.ndarray, part: Log) -> np.ndarray:
+        """(n, K) the same without; -inf where padded."""
+        mask, similar = part.arrays().mask, torch.from_numpy(table)
+        found = np.full(mask.shape, -np.inf)
+        for start in range(0, len(mask), ROWS):
+            rows = np.arange(start, min(start + ROWS, len(mask)))
+            few = self.logits(similar, part.take(rows)).numpy()
+            found[rows, : few.shape[1]] = few
+        return np.where(mask, found, -np.inf)
 
-    def whole(self, model: Encoder, artworks: np.ndarray, n_artworks: int) -> np.ndarray:
-        """(A, L) the table of some artworks as an encoder has it now; 0 for the others."""
-        found = np.zeros((n_artworks, len(self.leaves)))
-        with torch.inference_mode():
-            embed = functools.partial(embedded, model)
-            leaves = embed(self.leaves)
+    def table(self, model: Encoder, artworks: np.ndarray) -> np.ndarray:
+        """(A, L) similarities of some artworks as an encoder has them now; 0 for the others."""
+        found = np.zeros((len(self.log.artworks), len(self.labels)))
+        with torch.inference_mode(), tqdm(total=len(artworks), desc="reading captions", mininterval=2) as progress:
+            labels = model.vectors(self.labels)
             for part in np.array_split(artworks, -(-len(artworks) // BATCH)):
-                found[part] = self.table(embed, leaves, part).double().numpy()
+                found[part] = self.similarities(model.vectors, labels, part).double().numpy()
+                progress.update(len(part))
         return found
-
-
-def embedded(model: Encoder, texts: list[str]) -> torch.Tensor:
-    """(n, d) texts of one length together, so that little is padded."""
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    parts = [model([texts[row] for row in order[at : at + BATCH]]) for at in range(0, len(order), BATCH)]
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
-    return torch.cat(parts)[back]
 
 
 class Genres(Reading):
@@ -77,14 +81,14 @@ class Genres(Reading):
 
     def __init__(self, inputs: Inputs):
         self.log, self.usual = inputs.log, torch.from_numpy(inputs.usual).float()
-        self.leaves = [one_line(name) for name in genre_names(inputs.log.titles)]
+        self.labels = [one_line(name) for name in genre_names(inputs.log.titles)]
         self._captions = [one_line(text) for text in inputs.log.artworks["caption"].to_pylist()]
 
-    def table(self, embed, leaves, artworks):
+    def similarities(self, embed, labels, artworks):
         captions = embed([self._captions[row] for row in artworks])
-        return SHARPNESS * (captions @ leaves.T - self.usual)
+        return SHARPNESS * (captions @ labels.T - self.usual)
 
-    def scores(self, table, part):
+    def logits(self, table, part):
         arrays = part.arrays()
         affinity = torch.from_numpy(self.log.history.affinity(part.impressions, self.log.average_profile))
         p = table.log_softmax(dim=1)[torch.from_numpy(np.maximum(arrays.candidates, 0))]
@@ -107,10 +111,10 @@ class Clauses(Reading):
         place: dict[str, int] = {}
         for title in np.argsort(-often, kind="stable")[: np.count_nonzero(often)]:
             if len(place) + len(synopses[title]) > MOST_CLAUSES:
-                break
+                continue
             for clause in synopses[title]:
                 place.setdefault(clause, len(place))
-        self.leaves = list(place)
+        self.labels = list(place)
         told = [sorted({place[clause] for clause in own if clause in place}) for own in synopses]
         indptr = np.cumsum([0, *map(len, told)])
         shape = len(synopses), len(place)
@@ -118,39 +122,40 @@ class Clauses(Reading):
             (np.ones(indptr[-1]), np.concatenate([[], *told]).astype(int), indptr), shape
         )
         train = log.split("train")
-        self._average = self._shares(train if len(train.impressions) else log)[0].mean(axis=0)
+        watched, n = self._watched(train if len(train.impressions) else log)
+        self._average = (1 / np.maximum(n, 1)) @ watched @ self._told / max(len(n), 1)
         self._captions = [clauses(text) or [""] for text in log.artworks["caption"].to_pylist()]
 
-    def table(self, embed, leaves, artworks):
+    def similarities(self, embed, labels, artworks):
         own = [self._captions[row] for row in artworks]
         place = {clause: at for at, clause in enumerate(dict.fromkeys(clause for parts in own for clause in parts))}
-        similar = embed(list(place)) @ leaves.T
+        similar = embed(list(place)) @ labels.T
         most = max(map(len, own))
         at = torch.tensor([[place[clause] for clause in parts] + [0] * (most - len(parts)) for parts in own])
         there = torch.tensor([[True] * len(parts) + [False] * (most - len(parts)) for parts in own])
         each = (BLUR * similar[at]).masked_fill(~there[:, :, None], -1e9)
         return each.logsumexp(dim=1) / BLUR
 
-    def scores(self, table, part):
+    def logits(self, table, part):
         arrays = part.arrays()
         weights = torch.from_numpy(self.weights(part)).to(table.dtype)
         chosen = table[torch.from_numpy(np.maximum(arrays.candidates, 0))]
         return (SHARPNESS * torch.einsum("nl,nkl->nk", weights, chosen)).masked_fill(~torch.tensor(arrays.mask), -1e9)
 
     def weights(self, part: Log) -> np.ndarray:
-        """(n, J) the share of what a member watched that tells each clause, less the average member's; a short history
+        """(n, L) the share of what a member watched that tells each clause, less the average member's; a short history
         says little, as in `history.affinities`."""
-        share, n = self._shares(part)
+        watched, n = self._watched(part)
+        share = (watched @ self._told).toarray() / np.maximum(n, 1)[:, None]
         return (n / (n + PSEUDO_TITLES))[:, None] * (share - self._average)
 
-    def _shares(self, part: Log) -> tuple[np.ndarray, np.ndarray]:
-        """(n, J) shares of the titles watched before, 0 without any; (n,) how many these were."""
+    def _watched(self, part: Log) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+        """(n, T) 1 for a title watched before, as often as it was; (n,) how many these were."""
         start, stop = self.log.history.spans(part.impressions)
-        n, indptr = stop - start, np.cumsum([0, *(stop - start)])
-        rows = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - start, n)
+        n, first = stop - start, np.cumsum([0, *(stop - start)])
+        rows = np.arange(first[-1]) - np.repeat(first[:-1] - start, n)
         shape = len(n), self._told.shape[0]
-        watched = scipy.sparse.csr_matrix((np.ones(len(rows)), self.log.history.title[rows], indptr), shape)
-        return (watched @ self._told).toarray() / np.maximum(n, 1)[:, None], n
+        return scipy.sparse.csr_matrix((np.ones(len(rows)), self.log.history.title[rows], first), shape), n
 
 
 def clauses(text: str) -> list[str]:

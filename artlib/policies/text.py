@@ -62,23 +62,26 @@ class Readers:
         if len(self.inputs.genres):
             found["genres"] = Genres(self.inputs), self.inputs.similarity()
         by_clauses = Clauses(self.log)
-        if by_clauses.leaves:
-            found["clauses"] = by_clauses, by_clauses.whole(self.encoder, self.artworks, len(self.log.artworks))
+        if by_clauses.labels:
+            found["clauses"] = by_clauses, by_clauses.table(self.encoder, self.artworks)
         return found
 
     def untrained(self) -> dict[str, Scores]:
         """Those that learn nothing from plays."""
-        found = {f"encoder, {name}": functools.partial(own[0].numbers, own[1]) for name, own in self.readings.items()}
+        found = {
+            f"encoder, {name}": functools.partial(reading.scores, table)
+            for name, (reading, table) in self.readings.items()
+        }
         return found | {"encoder, history": encoder.by_history(self.inputs)}
 
     def zero_shot(self, validation: Log) -> Scores:
         """The reading that suits the validation plays best as the encoder comes. At least one must be possible."""
         reading, table = self.readings[self._best(validation)]
-        return functools.partial(reading.numbers, table)
+        return functools.partial(reading.scores, table)
 
     def _best(self, validation: Log) -> str | None:
         losses = {
-            name: encoder.loss(reading.numbers(table, validation), validation)
+            name: encoder.loss(reading.scores(table, validation), validation)
             for name, (reading, table) in self.readings.items()
         }
         return min(losses, key=lambda name: losses[name], default=None)
@@ -88,7 +91,9 @@ class Readers:
         found = self.untrained()
         if name := self._best(validation):  # post-trained once, from the reading that is best before
             reading, table = self.readings[name]
-            found[f"encoder, {name}, post-trained"] = finetuned(reading, table, self.encoder, plays, validation)
+            found[f"encoder, {name}, post-trained"] = finetuned(
+                reading, table, self.artworks, self.encoder, plays, validation
+            )
         fused = list(found.values())
         if len(self.inputs.genres):
             found["encoder, genres, learnt"] = encoder.learnt_by_genres(self.inputs, plays, validation)

@@ -37,7 +37,7 @@ def plays(small_log):
 
 
 def by_genres(inputs: Inputs):
-    return functools.partial(readings.Genres(inputs).numbers, inputs.similarity())
+    return functools.partial(readings.Genres(inputs).scores, inputs.similarity())
 
 
 def value(part, scores) -> float:

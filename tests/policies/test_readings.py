@@ -34,9 +34,9 @@ def read(request, small_log, model, artworks):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(readings, "MOST_CLAUSES", 80)  # for speed; more than finetuned.MANY
             reading = Clauses(small_log)
-        return reading, reading.whole(model, artworks, len(small_log.artworks))
+        return reading, reading.table(model, artworks)
     inputs = Inputs.read(small_log, model, artworks)
-    return Genres(inputs), inputs.similarity() * np.isin(np.arange(len(small_log.artworks)), artworks)[:, None]
+    return Genres(inputs), inputs.similarity()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_members_weigh_clauses_by_how_much_more_often_they_watched_them(small_lo
         rows = []
         for a, b in zip(first, last, strict=True):
             watched = [synopses[title] for title in log.history.title[a:b]]
-            rows.append([sum(clause in own for own in watched) / max(len(watched), 1) for clause in reading.leaves])
+            rows.append([sum(clause in own for own in watched) / max(len(watched), 1) for clause in reading.labels])
         return np.array(rows)
 
     n = stop - start
@@ -80,26 +80,45 @@ def test_members_weigh_clauses_by_how_much_more_often_they_watched_them(small_lo
 
 def test_a_caption_speaks_through_the_clause_that_is_most_similar(small_log, model):
     reading, some = Clauses(small_log), np.array([5, 2])
-    leaves = model.embed(reading.leaves)
-    table = reading.whole(model, some, len(small_log.artworks))
+    labels = model.embed(reading.labels)
+    table = reading.table(model, some)
     assert not np.delete(table, some, axis=0).any()
     for row in some:
-        own = model.embed(readings.clauses(small_log.artworks["caption"][int(row)].as_py())) @ leaves.T
+        own = model.embed(readings.clauses(small_log.artworks["caption"][int(row)].as_py())) @ labels.T
         np.testing.assert_allclose(table[row], np.log(np.exp(BLUR * own).sum(axis=0)) / BLUR, atol=1e-5)
     part = small_log.split("test").take(np.array([0]))
     asked = part.arrays().candidates[0][part.arrays().mask[0]]
-    table = reading.whole(model, asked, len(small_log.artworks))
+    table = reading.table(model, asked)
     expected = SHARPNESS * table[asked] @ reading.weights(part)[0]
-    np.testing.assert_allclose(reading.numbers(table, part)[0, : len(asked)], expected, atol=1e-9)
+    np.testing.assert_allclose(reading.scores(table, part)[0, : len(asked)], expected, atol=1e-9)
 
 
 def test_what_is_watched_most_is_kept_where_there_are_too_many_clauses(small_log, monkeypatch):
     monkeypatch.setattr(readings, "MOST_CLAUSES", 30)
     few = Clauses(small_log)
-    assert 20 < len(few.leaves) <= 30
+    assert 20 < len(few.labels) <= 30
     most = np.bincount(small_log.history.title).argmax()
-    assert set(readings.clauses(small_log.titles["synopsis"][int(most)].as_py())) <= set(few.leaves)
-    assert few.weights(small_log.split("test")).shape[1] == len(few.leaves)
+    assert set(readings.clauses(small_log.titles["synopsis"][int(most)].as_py())) <= set(few.labels)
+    assert few.weights(small_log.split("test")).shape[1] == len(few.labels)
+
+
+def test_a_synopsis_too_long_to_keep_leaves_room_for_the_others(small_log, monkeypatch):
+    most = int(np.bincount(small_log.history.title).argmax())
+    synopses = small_log.titles["synopsis"].to_pylist()
+    synopses[most] = ". ".join(f"part {number}" for number in range(40))
+    at = small_log.titles.schema.get_field_index("synopsis")
+    titles = small_log.titles.set_column(at, small_log.titles.schema.field(at), pa.array(synopses))
+    monkeypatch.setattr(readings, "MOST_CLAUSES", 30)
+    found = Clauses(dataclasses.replace(small_log, titles=titles)).labels
+    assert len(found) > 20 and not any(clause.startswith("part") for clause in found)
+
+
+def test_impressions_are_scored_in_parts_as_all_at_once(small_log, read, monkeypatch):
+    reading, table = read
+    test = small_log.split("test")
+    at_once = reading.scores(table, test)
+    monkeypatch.setattr(readings, "ROWS", 7)
+    np.testing.assert_allclose(reading.scores(table, test), at_once, atol=1e-12)
 
 
 def test_the_encoder_that_comes_with_the_package_reads_clauses_where_genres_say_little():
@@ -108,7 +127,7 @@ def test_the_encoder_that_comes_with_the_package_reads_clauses_where_genres_say_
     test = log.split("test")
     asked, model = np.unique(test.arrays().candidates[test.arrays().mask]), encoders.load()
     reading = Clauses(log)
-    scores = reading.numbers(reading.whole(model, asked, len(log.artworks)), test)
+    scores = reading.scores(reading.table(model, asked), test)
     best = scores == scores.max(axis=1, keepdims=True)
     chosen = (best / best.sum(axis=1, keepdims=True) * test.expected_reward()).sum(axis=1)
     mask = test.arrays().mask
@@ -116,34 +135,44 @@ def test_the_encoder_that_comes_with_the_package_reads_clauses_where_genres_say_
     assert (chosen - chance).mean() > 2 * (chosen - chance).std() / len(chance) ** 0.5
 
 
-def test_a_post_trained_encoder_fits_plays_better_and_leaves_the_one_it_began_from_alone(
-    small_log, read, model, monkeypatch
+def test_a_post_trained_encoder_fits_plays_better_and_labels_the_one_it_began_from_alone(
+    small_log, read, artworks, model, monkeypatch
 ):
     monkeypatch.setattr(finetuned, "RATE", 2e-3)  # the tiny encoder knows nothing, and has much to learn
     reading, untrained = read
     train, test = data.plays(small_log, "train", None, 0), small_log.split("test")
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
-    loss = encoder.loss(reading.numbers(untrained, train), train)
-    trained = finetuned.finetuned(reading, untrained, model, train, train)
+    loss = encoder.loss(reading.scores(untrained, train), train)
+    trained = finetuned.finetuned(reading, untrained, artworks, model, train, train)
     assert encoder.loss(trained(train), train) < loss - 0.005
     assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())
     scores, mask = trained(test), test.arrays().mask
     assert np.isfinite(scores[mask]).all() and (scores[~mask] == -np.inf).all()
-    np.testing.assert_array_equal(finetuned.finetuned(reading, untrained, model, train, train)(test), scores)
+    np.testing.assert_array_equal(finetuned.finetuned(reading, untrained, artworks, model, train, train)(test), scores)
 
 
-def test_an_encoder_that_post_training_makes_worse_is_not_taken(small_log, read, model, monkeypatch):
+def test_an_encoder_that_post_training_makes_worse_is_not_taken(small_log, read, artworks, model, monkeypatch):
     monkeypatch.setattr(finetuned, "RATE", 10.0)
     reading, untrained = read
     plays, validation = (data.plays(small_log, split, None, 0) for split in ("train", "validation"))
-    liked = pa.array(reading.numbers(untrained, validation).argmax(axis=1), pa.int32())  # it knows what will be played
+    liked = pa.array(reading.scores(untrained, validation).argmax(axis=1), pa.int32())  # it knows what will be played
     at = validation.impressions.schema.get_field_index("shown")
     field = validation.impressions.schema.field(at)
     known = validation.impressions.set_column(at, field, liked.cast(field.type))
     validation = dataclasses.replace(validation, impressions=known)
-    scores = finetuned.finetuned(reading, untrained, model, plays, validation)(small_log.split("test"))
-    np.testing.assert_array_equal(scores, reading.numbers(untrained, small_log.split("test")))
+    scores = finetuned.finetuned(reading, untrained, artworks, model, plays, validation)(small_log.split("test"))
+    np.testing.assert_array_equal(scores, reading.scores(untrained, small_log.split("test")))
 
 
 def test_genres_are_those_of_the_log(small_log, model, artworks):
-    assert Genres(Inputs.read(small_log, model, artworks)).leaves == genre_names(small_log.titles)
+    assert Genres(Inputs.read(small_log, model, artworks)).labels == genre_names(small_log.titles)
+
+
+def test_post_training_imitates_plays_as_the_language_model_does(small_log):
+    """The cross-entropy of what was played, each by its reward; ignored impressions teach nothing."""
+    part = small_log.split("train").take(np.arange(50))
+    arrays = dataclasses.replace(part.arrays(), reward=part.arrays().reward * np.arange(50))
+    scores = torch.randn(arrays.mask.shape, dtype=torch.float64).masked_fill(~torch.tensor(arrays.mask), -1e9)
+    chosen = scores.log_softmax(dim=1).numpy()[np.arange(50), arrays.shown]
+    assert 0 < np.count_nonzero(arrays.reward) < 50
+    assert float(finetuned.imitation(scores, arrays)) == pytest.approx(-(arrays.reward * chosen).sum())
