@@ -1,8 +1,8 @@
 """The Log: the one thing through which everything else meets.
 
-log.py the log in memory and on disk · contract.py, oddities.py what may be wrong or odd about it · history.py what
-members watched · columns.py Arrow columns as arrays · sampling.py which impressions to learn from ·
-splits.py what of a split that judges another knows.
+log.py the log in memory and on disk · contract.py, oddities.py what may be wrong or odd about it · pictures.py artworks
+as images · history.py what members watched · columns.py Arrow columns as arrays · sampling.py which impressions to
+learn from · splits.py what of a split that judges another knows.
 """
 
 from artlib.data.columns import pad, unpad

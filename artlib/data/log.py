@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artlib import files
-from artlib.data import contract, oddities
+from artlib.data import contract, oddities, pictures
 from artlib.data.columns import codes, pad
 from artlib.data.contract import SPLITS, LogError
 from artlib.data.history import History
@@ -132,7 +132,11 @@ class Arrays:
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """A log in memory: one Arrow table a file (see `SCHEMAS`) and the manifest."""
+    """A log in memory: one Arrow table a file (see `SCHEMAS`) and the manifest.
+
+    Attributes:
+        folder: where the log was read from, to which paths of pictures are relative; None for one made in memory.
+    """
 
     titles: pa.Table
     artworks: pa.Table
@@ -141,6 +145,7 @@ class Log:
     manifest: dict
     earlier: pa.Table | None = None
     truth: pa.Table | None = None
+    folder: Path | None = None
     # The history, once for a log and all its parts.
     _shared: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
@@ -173,7 +178,7 @@ class Log:
                 tables[name] = _read_table(path, schema)
             elif name not in OPTIONAL or path.name in manifest.get("files", {}):
                 raise LogError(f"{path} is missing; a log needs {', '.join(n for n in SCHEMAS if n not in OPTIONAL)}")
-        log = cls(manifest=manifest, **tables)
+        log = cls(manifest=manifest, folder=folder, **tables)
         if validate:
             log.validate(folder)
             for line in log.warnings():
@@ -181,15 +186,35 @@ class Log:
         return log
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write the log with a manifest of row counts and checksums; the folder appears whole or not at all."""
+        """Write the log with a manifest of row counts and checksums; the folder appears whole or not at all.
+
+        Pictures stay where they are: paths to them become absolute in a log that is written elsewhere.
+
+        Raises:
+            LogError: the folder holds the log's own pictures, which would be lost.
+        """
+        artworks = self._artworks_for(Path(folder))
         with files.replacing(folder) as temporary:
             temporary.mkdir()
             written = {}
-            for name, table in self.tables().items():
+            for name, table in (self.tables() | {"artworks": artworks}).items():
                 path = temporary / f"{name}.parquet"
                 pq.write_table(table, path, compression="zstd")
                 written[path.name] = {"rows": table.num_rows, "sha256": files.sha256(path)}
             files.write_json(temporary / "manifest.json", {**self.manifest, "files": written})
+
+    def _artworks_for(self, folder: Path) -> pa.Table:
+        """The artworks, with paths of pictures that hold in another folder than the log's own."""
+        images = self.artworks["image"].to_pylist()
+        if self.folder is None or all(image is None or os.path.isabs(image) for image in images):
+            return self.artworks
+        if self.folder.resolve() == folder.resolve():
+            raise LogError(
+                f"{folder} holds pictures of this log, which writing it anew would lose; name another folder"
+            )
+        absolute = [image and str(pictures.path(self.folder.absolute(), image)) for image in images]
+        place = self.artworks.schema.get_field_index("image")
+        return self.artworks.set_column(place, self.artworks.schema.field(place), pa.array(absolute, pa.string()))
 
     def tables(self) -> dict[str, pa.Table]:
         """The tables that this log has, by name."""
@@ -199,12 +224,13 @@ class Log:
         """Check the whole contract.
 
         Args:
-            folder: where the log lies, for the messages.
+            folder: where the log lies, for the messages; by default where it was read from.
 
         Raises:
             LogError: the first faults of each kind, one a line, with file, row (from 0), column, value, remedy.
         """
-        faults = contract.find(self.tables())
+        folder = folder or self.folder or ""
+        faults = contract.find(self.tables()) + pictures.faults(self.artworks, folder)
         if faults:
             where = f"{folder}: " if str(folder) else ""
             raise LogError(f"{where}not a valid log\n" + "\n".join(f"- {fault}" for fault in faults))
