@@ -9,8 +9,15 @@
     analysis  what came out
     running   how notebooks are run
 
-Each may import those above it. `data`, `worlds` and `ope` need no torch.
+Each may import those above it. `data`, `worlds` and `ope` need no torch. `load_policy` puts a post-trained model into
+service.
 """
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from artlib.policies.chooser import Chooser
 
 
 class ArtlibError(Exception):
@@ -21,3 +28,24 @@ class ArtlibError(Exception):
     """
 
     exit_code = 1
+
+
+def load_policy(
+    adapter: str | os.PathLike,
+    exploration: str = "none",
+    epsilon: float = 0.05,
+    temperature: float = 1.0,
+    seed: int = 0,
+    dtype: str = "",
+) -> "Chooser":
+    """A post-trained model that chooses artworks: `choose(history, title, candidates)` for one decision, `choose_many`
+    for a table of requests.
+
+    Args:
+        adapter: runs/NAME/adapters/METHOD.
+        exploration, epsilon, temperature, seed: how choices are drawn, see `policies.chooser.Exploration`.
+        dtype: of the weights, see `lm.model.load`; "" for the adapter's own setting.
+    """
+    from artlib.policies.chooser import Chooser, Exploration
+
+    return Chooser(adapter, Exploration(exploration, epsilon, temperature, seed), dtype)

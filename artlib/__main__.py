@@ -52,6 +52,49 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("folder", type=Path)
     validate.set_defaults(command=_validate)
 
+    build = commands.add_parser(
+        "build", help="write a log of the benchmark (docs/benchmark.md), and check that it is the one"
+    )
+    build.add_argument("name", help="fiction-1, fiction-broad-1, movielens-1, upworthy-1")
+    build.add_argument("folder", type=Path)
+    build.add_argument("--data", default="", metavar="FOLDER", help="source data, for those that have any")
+    build.set_defaults(command=_build)
+
+    evaluate = commands.add_parser("evaluate", help="judge policies on a log: values and lifts over production")
+    evaluate.add_argument("log", type=Path, metavar="LOG")
+    evaluate.add_argument(
+        "--policy",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="Parquet: impression_id, probabilities; or a folder of such files, as runs/NAME/policies",
+    )
+    evaluate.add_argument("--split", default="test", help="which impressions judge (default: test)")
+    evaluate.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="replicates, clustered by user")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument(
+        "--out", type=Path, metavar="FILE", help="all estimates: .parquet, .csv, or .json for an entry"
+    )
+    evaluate.set_defaults(command=_evaluate)
+
+    choose = commands.add_parser("choose", help="answer requests with a post-trained model: what to show, how probably")
+    choose.add_argument("adapter", type=Path, help="runs/NAME/adapters/METHOD")
+    choose.add_argument(
+        "requests", type=Path, help="Parquet, see docs/serving.md; or a log, whose split is asked about"
+    )
+    choose.add_argument("folder", type=Path, metavar="out", help="a folder for the choices; a killed run goes on")
+    choose.add_argument(
+        "--explore", choices=("none", "epsilon", "softmax"), default="none", help="how choices are drawn"
+    )
+    choose.add_argument("--epsilon", type=float, default=0.05, help="of epsilon: share of any candidate")
+    choose.add_argument("--temperature", type=float, default=1.0, help="of softmax: above 1 explores more")
+    choose.add_argument("--seed", type=int, default=0, help="of the draws")
+    choose.add_argument("--batch", type=int, default=1024, help="requests at once")
+    choose.add_argument("--split", default="test", help="of a log")
+    choose.set_defaults(command=_choose)
+
     export = commands.add_parser("export", help="write the base model with an adapter's weights added in")
     export.add_argument("adapter", type=Path, help="runs/NAME/adapters/METHOD")
     export.add_argument("path", type=Path, help="what to write: a folder, or with --form gguf a file")
@@ -99,6 +142,42 @@ def _validate(options: argparse.Namespace) -> int:
         print(f"{name:<12}{table.num_rows:>12,}")
     for warning in log.warnings():
         print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    from artlib.worlds import build_frozen
+
+    log = build_frozen(options.name, options.data)
+    log.save(options.folder)
+    print(f"written: {options.folder} ({len(log.impressions):,} impressions, digest {log.digest()})")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from artlib.analysis import entries
+    from artlib.data import Log
+
+    log = Log.load(options.log)
+    table = entries.judge(log, options.policy, options.split, options.bootstrap, options.seed)
+    print(entries.shown(table).to_string(index=False))
+    if options.out:
+        entries.save(options.out, log, table)
+        print(f"written: {options.out}")
+    return 0
+
+
+def _choose(options: argparse.Namespace) -> int:
+    import artlib
+    from artlib.policies import chooser
+
+    how = {name: getattr(options, name) for name in ("epsilon", "temperature", "seed")}
+    policy = artlib.load_policy(options.adapter, options.explore, **how)
+    file = options.requests
+    if file.is_dir():
+        file = chooser.requests_of(file, options.split, options.folder)
+    total, kept = chooser.answer_file(policy, file, options.folder, options.batch)
+    print(f"{total:,} requests, {kept:,} of them answered before: {options.folder}")
     return 0
 
 

@@ -1,10 +1,12 @@
 """The Log: the one thing through which everything else meets.
 
 log.py the log in memory and on disk · contract.py, oddities.py what may be wrong or odd about it · pictures.py artworks
-as images · history.py what members watched · columns.py Arrow columns as arrays · sampling.py which impressions to
-learn from · splits.py what of a split that judges another knows.
+as images · history.py what members watched · background.py what a model has to know of the log that it was trained on ·
+columns.py Arrow columns as arrays · sampling.py which impressions to learn from · splits.py what of a split that judges
+another knows.
 """
 
+from artlib.data.background import Background
 from artlib.data.columns import pad, unpad
 from artlib.data.contract import LogError
 from artlib.data.history import History, genre_matrix, genre_names
@@ -15,6 +17,7 @@ from artlib.data.splits import leakage
 __all__ = [
     "SCHEMAS",
     "Arrays",
+    "Background",
     "History",
     "Log",
     "LogError",

@@ -1,5 +1,7 @@
 """What each member watched before an impression, and the genres of titles."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,9 +12,13 @@ PSEUDO_TITLES = 5.0  # of the average member's genres, added to what a member wa
 
 
 class History:
-    """What each user watched, ready to be asked for what came strictly before an impression."""
+    """What each user watched, ready to be asked for what came strictly before an impression.
 
-    def __init__(self, titles: pa.Table, histories: pa.Table):
+    Args:
+        genres: of a profile, in its order; by default all that titles have.
+    """
+
+    def __init__(self, titles: pa.Table, histories: pa.Table, genres: Sequence[str] | None = None):
         user = histories["user_id"].to_numpy()
         time = pc.cast(histories["timestamp"], pa.int64()).to_numpy()
         self._users, user = np.unique(user, return_inverse=True)
@@ -20,8 +26,8 @@ class History:
         key = self._key(user, np.searchsorted(self._times, time))
         order = np.argsort(key, kind="stable")
         self._sorted = key[order]
-        self._genres = genre_matrix(titles)
-        self.genres = genre_names(titles)
+        self.genres = genre_names(titles) if genres is None else list(genres)
+        self._genres = genre_matrix(titles, self.genres)
         self.title = codes(titles["title_id"], histories["title_id"])[order]
         self.weight = histories["weight"].to_numpy()[order]
 
@@ -89,11 +95,13 @@ def genre_names(titles: pa.Table) -> list[str]:
     return sorted(pc.unique(pc.list_flatten(titles["genres"])).to_pylist())
 
 
-def genre_matrix(titles: pa.Table) -> np.ndarray:
-    """(T, G) share of each genre in each title: 1 / number of its genres."""
-    names = {name: column for column, name in enumerate(genre_names(titles))}
+def genre_matrix(titles: pa.Table, genres: Sequence[str] | None = None) -> np.ndarray:
+    """(T, G) share of each genre in each title: 1 / number of its genres. Those that are not in `genres` are nobody's
+    column."""
+    names = {name: column for column, name in enumerate(genre_names(titles) if genres is None else genres)}
     matrix = np.zeros((len(titles), len(names)))
-    for row, genres in enumerate(titles["genres"].to_pylist()):
-        for genre in genres:
-            matrix[row, names[genre]] = 1 / len(genres)
+    for row, own in enumerate(titles["genres"].to_pylist()):
+        for genre in own:
+            if genre in names:
+                matrix[row, names[genre]] = 1 / len(own)
     return matrix

@@ -7,6 +7,7 @@ policies read one, evaluation judges on one. `contract` holds the checks behind 
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import warnings
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from artlib import files
 from artlib.data import contract, oddities, pictures
+from artlib.data.background import SAMPLE, Background
 from artlib.data.columns import codes, pad
 from artlib.data.contract import SPLITS, LogError
 from artlib.data.history import History
@@ -136,6 +138,7 @@ class Log:
 
     Attributes:
         folder: where the log was read from, to which paths of pictures are relative; None for one made in memory.
+        learnt_on: of the log that a model was trained on, where this one only asks it; see `background`.
     """
 
     titles: pa.Table
@@ -146,6 +149,7 @@ class Log:
     earlier: pa.Table | None = None
     truth: pa.Table | None = None
     folder: Path | None = None
+    learnt_on: Background | None = None
     # The history, once for a log and all its parts.
     _shared: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
@@ -283,15 +287,23 @@ class Log:
         """What each user watched, made once for a log and all its parts."""
         kept = self._shared.get("history")
         if kept is None or kept[0] is not self.titles or kept[1] is not self.histories:
-            kept = self._shared["history"] = self.titles, self.histories, History(self.titles, self.histories)
+            genres = self.learnt_on.genres if self.learnt_on else None
+            kept = self._shared["history"] = self.titles, self.histories, History(self.titles, self.histories, genres)
         return kept[2]
 
     @functools.cached_property
-    def average_profile(self) -> np.ndarray:
-        """(G,) the average member's genre profile over the training split (all impressions, if there is none), > 0."""
-        train = self.split("train").impressions
-        average = self.history.genre_profile(train if len(train) else self.impressions).mean(axis=0)
-        return 0.99 * average + 0.01 / len(average)  # no genre has no fans at all
+    def background(self) -> Background:
+        """What a model has to know of the log that it was trained on: of this one, unless that was another."""
+        if self.learnt_on:
+            return self.learnt_on
+        train = self.split("train")
+        train = train if len(train.impressions) else self
+        average = self.history.genre_profile(train.impressions).mean(axis=0)
+        arrays = train.arrays()
+        known = np.unique(arrays.candidates[arrays.mask])
+        captions = self.artworks["caption"].take(np.random.default_rng(0).permutation(known)[:SAMPLE])
+        # No genre has no fans at all.
+        return Background(self.history.genres, 0.99 * average + 0.01 / max(len(average), 1), captions.to_pylist())
 
     def expected_reward(self) -> np.ndarray:
         """(n, K) true expected reward of every candidate; 0 where padded. Simulated worlds only."""
@@ -300,6 +312,16 @@ class Log:
         order = pc.index_in(self.impressions["impression_id"], self.truth["impression_id"])
         return pad(self.truth["expected_reward"].take(order))[0]
 
+    def digest(self) -> str:
+        """The SHA-256 of what the tables say, to six decimals: the same for the same log, whichever version of a
+        library wrote its files."""
+        found = hashlib.sha256()
+        for name, rows in self.tables().items():
+            for field in SCHEMAS[name]:
+                found.update(f"{name}.{field.name}\n".encode())
+                _update(found, rows[field.name])
+        return found.hexdigest()
+
     def cold(self) -> np.ndarray:
         """(n,) True where the impression's title was neither shown in the earlier period nor is in training."""
         seen = [self.impressions["title_id"].filter(pc.equal(self.impressions["split"], "train"))]
@@ -307,6 +329,19 @@ class Log:
             seen.append(self.earlier["title_id"])
         seen = pa.concat_arrays([chunk for column in seen for chunk in column.chunks] or [pa.array([], pa.string())])
         return ~pc.is_in(self.impressions["title_id"], seen.unique()).to_numpy()
+
+
+def _update(found, column: pa.ChunkedArray) -> None:
+    """Add a column's values to a hash."""
+    if pa.types.is_list(column.type):
+        found.update(pc.list_value_length(column).to_numpy().astype("<i8").tobytes())
+        column = pc.list_flatten(column)
+    if pa.types.is_string(column.type):
+        found.update("\0".join(text or "" for text in column.to_pylist()).encode())
+    elif pa.types.is_floating(column.type):
+        found.update((column.to_numpy().round(6) + 0.0).astype("<f8").tobytes())  # no negative zero
+    else:
+        found.update(pc.fill_null(column.cast(pa.int64()), -1).to_numpy().astype("<i8").tobytes())
 
 
 def _distribution(rows: np.ndarray) -> np.ndarray:

@@ -74,6 +74,6 @@ def mixture(log_odds: np.ndarray, part: Log, log: Log) -> np.ndarray:
         log_odds: (A, G) of genres by artwork.
     """
     arrays = part.arrays()
-    affinity = log.history.affinity(part.impressions, log.average_profile)
+    affinity = log.history.affinity(part.impressions, log.background.average)
     scores = mixture_scores(log_odds, np.zeros(log_odds.shape[1]), np.maximum(arrays.candidates, 0), affinity, 1.0)
     return np.where(arrays.mask, scores, -np.inf)

@@ -147,7 +147,7 @@ def batched(
     order = np.argsort(-np.array(lengths), kind="stable")
     # Made beforehand: small results left between the large blocks of a forward pass would fragment the heap.
     total = np.zeros((len(lengths), *shape))
-    with tqdm(total=len(lengths), desc=f"scoring {what}", mininterval=2) as progress:
+    with tqdm(total=len(lengths), desc=f"scoring {what}", mininterval=2, delay=2) as progress:
         for rows in _batches(order.tolist(), lengths, batch_tokens):
             with torch.inference_mode():
                 values = forward(rows).double().cpu().numpy()

@@ -90,7 +90,7 @@ class Genres(Reading):
 
     def logits(self, table, part):
         arrays = part.arrays()
-        affinity = torch.from_numpy(self.log.history.affinity(part.impressions, self.log.average_profile))
+        affinity = torch.from_numpy(self.log.history.affinity(part.impressions, self.log.background.average))
         p = table.log_softmax(dim=1)[torch.from_numpy(np.maximum(arrays.candidates, 0))]
         scores = torch.logsumexp(p + affinity.log()[:, None, :], dim=2)
         return scores.masked_fill(~torch.tensor(arrays.mask), -1e9)

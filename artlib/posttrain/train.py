@@ -41,7 +41,7 @@ def post_train(
             padded. Asked about those of the training split that teach.
 
     Returns:
-        What training.json holds: settings, data, code, frame, curve, temperature, seconds, tokens_per_second, versions;
+        What training.json holds: settings, data, code, frame, background, curve, temperature, seconds, versions ...;
         `seconds` is that of the last process, if it went on from another's checkpoint (`resumed`).
     """
     folder = Path(folder)
@@ -84,6 +84,7 @@ def post_train(
             "examples": len(train.prompts),
             "validation_examples": len(validation.prompts),
             "audit": audit,
+            "background": log.background.described(),
             "teacher": taught,
             "reward_model": None if train.q_hat is None else rewards.quality(train.arrays, train.q_hat),
             "temperature": after.temperature,

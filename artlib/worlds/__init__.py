@@ -12,9 +12,9 @@ from pathlib import Path
 from artlib import data as log_package
 from artlib import fingerprint
 from artlib.data import Log, LogError
-from artlib.worlds.registry import World, find, known, register
+from artlib.worlds.registry import Frozen, World, build_frozen, find, known, register
 
-__all__ = ["World", "find", "known", "open_log", "register", "source_stamp"]
+__all__ = ["Frozen", "World", "build_frozen", "find", "known", "open_log", "register", "source_stamp"]
 
 
 def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters) -> Log:

@@ -18,7 +18,7 @@ from artlib.worlds import fiction_members, fiction_text, simulation
 from artlib.worlds.fiction_catalogue import KINDS
 from artlib.worlds.fiction_members import Population
 from artlib.worlds.fiction_worth import worth
-from artlib.worlds.registry import World
+from artlib.worlds.registry import Frozen, World
 from artlib.worlds.simulation import ids
 
 DAY = 86_400_000_000  # microseconds
@@ -178,6 +178,7 @@ def _histories(
     )
 
 
+FROZEN = {"n_users": 2000, "n_titles": 200, "n_train": 20_000, "n_validation": 2000, "n_test": 2000, "seed": 0}
 WORLD = World(
     "fiction",
     build,
@@ -185,4 +186,10 @@ WORLD = World(
     reason="this poster shows {}, as such films do",
     palette=fiction_text.palette,
     worth=worth,
+    frozen={
+        "fiction-1": Frozen(FROZEN, "01f4550b96fb5e7cdd531cc25425b49325cf28b441505bd9d87a499d77109302"),
+        "fiction-broad-1": Frozen(
+            FROZEN | {"genres": "broad"}, "20b605a18e1ca30f5d16135254a158cb0ec375e28f9420c3606cf0046aa6f943"
+        ),
+    },
 )

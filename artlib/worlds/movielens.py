@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from artlib.data import History, Log, LogError, table
 from artlib.worlds import movielens_text as texts
 from artlib.worlds import simulation, sources, tmdb
-from artlib.worlds.registry import World
+from artlib.worlds.registry import Frozen, World
 from artlib.worlds.simulation import ids
 
 # Share of the ratings, by time, in each period. Time is cut once for everybody, as a production system would see it:
@@ -369,4 +369,16 @@ def _histories(ratings: pd.DataFrame, titles: pa.Table, user: np.ndarray, time: 
     )
 
 
-WORLD = World("movielens", build, sources.folder, read=texts.shown, reason="this poster looks like such films, {}")
+WORLD = World(
+    "movielens",
+    build,
+    sources.folder,
+    read=texts.shown,
+    reason="this poster looks like such films, {}",
+    frozen={
+        "movielens-1": Frozen(
+            {"n_train": 20_000, "n_validation": 3000, "n_test": 2000, "seed": 0},
+            "c2e14db8d37ccf6682a622400cf728d3365445dc40298c90e1bdc95e931ff0d5",
+        )
+    },
+)

@@ -14,6 +14,19 @@ from artlib.data import Log, LogError
 
 
 @dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A log that results are compared on: it may never change under its name.
+
+    Attributes:
+        parameters: of `World.build`.
+        digest: `Log.digest` of what is built.
+    """
+
+    parameters: dict
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
 class World:
     """Something that builds a log.
 
@@ -28,6 +41,7 @@ class World:
         palette: caption -> hex colours of the picture that it describes; empty where it names none.
         worth: log of this world -> what knowing each of the things that make members play would be worth; None where
             nobody knows.
+        frozen: name -> a log of this world for the benchmark.
     """
 
     name: str
@@ -37,6 +51,7 @@ class World:
     reason: str = ""
     palette: Callable[[str], list[str]] | None = None
     worth: Callable[[Log], pd.DataFrame] | None = None
+    frozen: dict[str, Frozen] = dataclasses.field(default_factory=dict)
 
 
 _REGISTERED: dict[str, World] = {}
@@ -64,6 +79,29 @@ def find(name: str) -> World:
         hint = f", did you mean {near[0]}?" if near else ""
         raise LogError(f"world {name!r} is not one of {', '.join(known())}{hint}")
     return known()[name]
+
+
+def build_frozen(name: str, data: str = "") -> Log:
+    """Build a log of the benchmark.
+
+    Args:
+        data: folder of the source data, for the worlds that have any.
+
+    Raises:
+        LogError: there is none of that name, or what is built is not what is frozen.
+    """
+    there = {frozen: (world, asked) for world in known().values() for frozen, asked in world.frozen.items()}
+    if name not in there:
+        raise LogError(f"no log {name!r} of the benchmark; there are {', '.join(there)}")
+    world, asked = there[name]
+    log = world.build(**asked.parameters, **({"data": data} if world.source else {}))
+    if (found := log.digest()) != asked.digest:
+        raise LogError(
+            f"{name}: what is built has the digest {found}, the benchmark's has {asked.digest}: the code, the source "
+            "data or a library's random numbers changed; results on it cannot be compared with the published ones"
+        )
+    log.manifest["benchmark"] = name
+    return log
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from made_models import made_tokenizer
 
 from artlib import data
-from artlib.data import Log, contract
+from artlib.data import Log, background, contract
 from artlib.data.history import PSEUDO_TITLES
 from artlib.lm import embedded, model, prompts
 from artlib.lm.prompts import genre_likelihood, label
@@ -161,7 +161,7 @@ def test_a_member_without_history_has_the_average_affinities(small_log, tokenize
 def test_the_sample_of_posters_comes_from_the_training_split(small_log, tokenizer):
     reader = prompts.reader(small_log, tokenizer, "genre-likelihood", max_tokens=100_000)
     trained = {tuple(ids) for prompt in reader.read(small_log.split("train")) for ids in prompt.posters}
-    assert len(reader.sample) == genre_likelihood.SAMPLE and {tuple(ids) for ids in reader.sample} <= trained
+    assert len(reader.sample) == background.SAMPLE and {tuple(ids) for ids in reader.sample} <= trained
     again = prompts.reader(small_log, tokenizer, "genre-likelihood", max_tokens=100_000)
     assert reader.sample == again.sample == again.read(small_log.split("test"))[0].sample
 

@@ -44,7 +44,7 @@ def test_each_feature_is_what_it_says(small_log, inputs):
         watched = small_log.history.title[start[row] : stop[row]]
         similar = np.mean([inputs.titles[t] @ inputs.captions[artwork] for t in watched]) if len(watched) else 0
         p = np.exp(inputs.similarity()[artwork])
-        affinity = small_log.history.affinity(part.impressions, small_log.average_profile)[row]
+        affinity = small_log.history.affinity(part.impressions, small_log.background.average)[row]
         rates = [
             (earlier.reward[same].sum() + 5 * average) / (same.sum() + 5)
             for same in (earlier.shown_artwork == artwork, earlier.title == title)

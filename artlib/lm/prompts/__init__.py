@@ -69,19 +69,20 @@ def collate(prompts: Sequence[Prompt], orders: Sequence[np.ndarray] | None = Non
     return form_of(prompts).collate(prompts, orders)
 
 
-def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048) -> np.ndarray:
+def score(model, prompts: Sequence[Prompt], batch_tokens: int = 2048, form: PromptForm | None = None) -> np.ndarray:
     """Score the candidates of many impressions, to decide by; what they share is asked once.
 
     Args:
         model: a causal LM; put into evaluation mode.
         prompts: of n impressions, all of one form.
         batch_tokens: at most so many tokens, padding included, in a forward pass (a longer prompt goes alone).
+        form: the prompts' own, where it is one that remembers.
 
     Returns:
         (n, K) float64 scores, the log-odds, up to a constant, with which the model would choose a candidate; -inf where
         padded.
     """
-    return form_of(prompts).score(model.eval(), prompts, batch_tokens)
+    return (form or form_of(prompts)).score(model.eval(), prompts, batch_tokens)
 
 
 def score_as_trained(

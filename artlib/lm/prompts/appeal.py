@@ -82,7 +82,7 @@ class Appeal(PromptForm):
 
     def score(self, model, prompts: Sequence[AppealPrompt], batch_tokens: int) -> np.ndarray:
         posters, poster, mask = unique_posters(prompts)
-        yes, no = genre_table(model, posters, prompts[0].frame, prompts[0].answers, batch_tokens).T
+        yes, no = genre_table(model, posters, prompts[0].frame, prompts[0].answers, batch_tokens, self.known).T
         return np.where(mask, (yes - no)[poster], -np.inf)
 
 

@@ -9,14 +9,15 @@ import numpy as np
 import scipy.special
 import torch
 
+from artlib.data.contract import one_line
 from artlib.data.history import affinities
 from artlib.lm.forward import MASKED_SCORE, leaf_log_probabilities, leaf_table
 from artlib.lm.prompts.text import PromptForm, Reader, leading_ids
 from artlib.lm.tree import Tree, collate_trees, lay_out
 
-SAMPLE = 32  # posters by which answers are calibrated
 SHARPNESS = 0.5  # of a model's answers, which are too sure of themselves; chosen on the demo's validation plays
 PACKED = 256  # tokens of a sequence of several posters
+MOST_KNOWN = 200_000  # posters of which answers are kept: about 200 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +59,8 @@ class GenreReader(Reader):
         self._frame = [*leading_ids(self._tokenizer), *self._pieces.first("A film poster shows this:")]
         self._after_poster = self._special("\nIt appeals to fans of")
         self.genres = [self._encode(f" {name}") for name in shortest_unique_prefixes(self._genres)]
-        self._average = log.average_profile
-        train = log.split("train") if len(log.split("train").impressions) else log
-        arrays = train.arrays()
-        known = np.unique(arrays.candidates[arrays.mask])
-        self.sample = [self._artwork(k) for k in np.random.default_rng(0).permutation(known)[:SAMPLE]]
+        self._average = log.background.average
+        self.sample = [self._encode_artwork(one_line(caption)) for caption in log.background.captions]
 
     def _prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray) -> GenrePrompt:
         affinity = affinities(profile, np.array(len(watched)), self._average)
@@ -189,13 +187,30 @@ def mixture_scores(
 
 
 def genre_table(
-    model, posters: Sequence[Sequence[int]], frame: list[int], genres: list[list[int]], batch_tokens: int = 2048
+    model,
+    posters: Sequence[Sequence[int]],
+    frame: list[int],
+    genres: list[list[int]],
+    batch_tokens: int = 2048,
+    known: dict | None = None,
 ) -> np.ndarray:
     """(P, G) log-probability of each genre's name after each poster, several posters a sequence.
 
     Args:
         posters, frame, genres: as in `GenrePrompt`.
+        known: what the same model said of posters before, see `PromptForm.remembering`; gets what it says now.
     """
+    if known is None:
+        return _genre_table(model, posters, frame, genres, batch_tokens)
+    read = [tuple(poster) for poster in posters]
+    if len(known) > MOST_KNOWN:
+        known.clear()
+    if new := [poster for poster in dict.fromkeys(read) if poster not in known]:
+        known.update(zip(new, _genre_table(model, new, frame, genres, batch_tokens), strict=True))
+    return np.stack([known[poster] for poster in read])
+
+
+def _genre_table(model, posters, frame, genres, batch_tokens: int) -> np.ndarray:
     order = np.argsort([-len(poster) for poster in posters], kind="stable")  # so that sequences are of one length
     packed = packs([posters[i] for i in order], frame, genres)
     members = [[posters[order[i]] for i in pack] for pack in packed]
@@ -248,20 +263,21 @@ class GenreLikelihood(PromptForm):
         answers = self._answers(model, prompts, batch_tokens)
         return self._as_trained(prompts, *answers), self._deciding(model, prompts, *answers, batch_tokens)
 
-    @staticmethod
-    def _answers(model, prompts: Sequence[GenrePrompt], batch_tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _answers(
+        self, model, prompts: Sequence[GenrePrompt], batch_tokens: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What the model says of each poster, once: (P, G); (n, K) which poster each candidate is; (n, K) mask."""
         posters, poster, mask = unique_posters(prompts)
-        return genre_table(model, posters, prompts[0].frame, prompts[0].genres, batch_tokens), poster, mask
+        genres = genre_table(model, posters, prompts[0].frame, prompts[0].genres, batch_tokens, self.known)
+        return genres, poster, mask
 
     @staticmethod
     def _as_trained(prompts: Sequence[GenrePrompt], genres, poster, mask) -> np.ndarray:
         return np.where(mask, np.einsum("nkg,ng->nk", genres[poster], centred_profile(prompts)), -np.inf)
 
-    @staticmethod
-    def _deciding(model, prompts: Sequence[GenrePrompt], genres, poster, mask, batch_tokens) -> np.ndarray:
+    def _deciding(self, model, prompts: Sequence[GenrePrompt], genres, poster, mask, batch_tokens) -> np.ndarray:
         first, affinity = prompts[0], np.stack([p.affinity for p in prompts])
-        usual = genre_table(model, first.sample, first.frame, first.genres, batch_tokens).mean(axis=0)
+        usual = genre_table(model, first.sample, first.frame, first.genres, batch_tokens, self.known).mean(axis=0)
         return np.where(mask, mixture_scores(genres, usual, poster, affinity), -np.inf)
 
 

@@ -51,7 +51,7 @@ class MemberReader(Reader):
 
     def __init__(self, log, *arguments, **options):
         super().__init__(log, *arguments, **options)
-        self._average = log.average_profile if self._genres else np.zeros(0)
+        self._average = log.background.average
         self._synopses = log.titles["synopsis"].to_pylist()
         self._told = {}
         # Without chat markers, as `genre-likelihood`.

@@ -66,7 +66,7 @@ def vote(
     votes = np.zeros((len(prompts), max(len(prompt.options) for prompt in prompts)))
     tasks = [(i, turn) for i in range(len(prompts)) for turn in range(samples)]
     tasks.sort(key=lambda task: -prompts[task[0]].n_tokens)
-    for start in tqdm(range(0, len(tasks), batch), desc="answers", mininterval=2):
+    for start in tqdm(range(0, len(tasks), batch), desc="answers", mininterval=2, delay=2):
         part = tasks[start : start + batch]
         orders = [np.roll(np.arange(len(prompts[i].options)), turn % len(prompts[i].options)) for i, turn in part]
         ids = [prompts[i].ids(order) for (i, _), order in zip(part, orders, strict=True)]

@@ -7,13 +7,14 @@ tokens is encoded as ordinary characters. Only the forms write line breaks, opti
 from __future__ import annotations
 
 import abc
+import copy
 import datetime
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
-from artlib.data import Log, genre_names
+from artlib.data import Log
 from artlib.data.contract import one_line
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Reader(abc.ABC):
         self._history = log.history
         self._names = [one_line(name) for name in log.titles["name"].to_pylist()]
         self._title_genres = [[one_line(genre) for genre in genres] for genres in log.titles["genres"].to_pylist()]
-        self._genres = [one_line(genre) for genre in genre_names(log.titles)]
+        self._genres = [one_line(genre) for genre in self._history.genres]
         self._captions = [one_line(caption) for caption in log.artworks["caption"].to_pylist()]
         self._kept: dict[int, list[int]] = {}
         self._pieces = Pieces(tokenizer)
@@ -156,6 +157,7 @@ class PromptForm(abc.ABC):
         written: whether an answer is written, token by token, instead of scored.
         by_title: whether impressions of a title share what is read of its artworks, so that a step of training is over
             titles.
+        known: what is remembered; None where nothing is, as in training.
     """
 
     name: str
@@ -164,6 +166,14 @@ class PromptForm(abc.ABC):
     lettered = False
     written = False
     by_title = False
+    known: dict | None = None
+
+    def remembering(self) -> PromptForm:
+        """The same form for one model that does not change: what it has said of an artwork, whoever is asked about, it
+        is not asked again. For forms that ask so; others have nothing to remember."""
+        own = copy.copy(self)
+        own.known = {}
+        return own
 
     @abc.abstractmethod
     def decode(self, prompt, tokenizer) -> str:

@@ -1,0 +1,104 @@
+"""Somebody else's policy: a Parquet file with its probabilities, taken if it answers a log's impressions."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from artlib.data import Log, LogError, pad
+
+TOLERANCE = 1e-3  # of the sum of a row; it is divided by its sum
+FORMAT = "impression_id and probabilities (a list, in the order of the impression's candidates)"
+
+
+def read(file: str | os.PathLike, log: Log, impressions: Log) -> np.ndarray:
+    """(n, K) probabilities of a policy for some impressions of a log; 0 where padded.
+
+    Args:
+        file: Parquet with impression_id and probabilities, a row an impression; with `candidates` (artwork ids), too,
+            the lists may be in another order than the log's.
+        log: the whole log; the file may answer more of its impressions than are asked about.
+
+    Raises:
+        LogError: a row is of another impression or has other candidates, is there twice, is missing, or holds no
+            probabilities; the message names file, row, column and value.
+    """
+    file = Path(file)
+    table = _table(file)
+    ids, known = table["impression_id"], log.impressions["impression_id"].combine_chunks()
+    _refuse(file, "impression_id", ~pc.is_in(ids, known).to_numpy(), ids, "is no impression of this log")
+    order = pc.index_in(impressions.impressions["impression_id"], ids.combine_chunks())
+    if order.null_count:
+        first = impressions.impressions["impression_id"].filter(pc.is_null(order))[0].as_py()
+        raise LogError(
+            f"{file}: impression {first!r} is missing (and {order.null_count - 1:,} more of {len(order):,}); answer "
+            "all impressions of the split that is judged"
+        )
+    twice = pc.value_counts(ids).filter(pc.greater(pc.struct_field(pc.value_counts(ids), "counts"), 1))
+    if len(twice):
+        raise LogError(f"{file}: impression {twice[0]['values'].as_py()!r} is there twice; give one row an impression")
+    rows = table.take(order)
+    lists, offered = rows["probabilities"], impressions.impressions["candidates"]
+    places = order.to_numpy()  # of rows, as the file counts them
+    wrong = pc.list_value_length(lists).to_numpy() != pc.list_value_length(offered).to_numpy()
+    _refuse(file, "probabilities", wrong, lists, "is not as long as the impression's candidates", places)
+    values, mask = pad(lists)
+    if "candidates" in rows.column_names:
+        values = _in_order_of(file, values, rows["candidates"], offered, places)
+    bad = ~(np.isfinite(values) & (values >= 0)).all(axis=1)
+    _refuse(file, "probabilities", bad, lists, "holds what is no probability", places)
+    total = values.sum(axis=1, keepdims=True)
+    _refuse(file, "probabilities", np.abs(total[:, 0] - 1) > TOLERANCE, lists, "does not sum to 1", places)
+    return values / total
+
+
+def _table(file: Path) -> pa.Table:
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise LogError(f"{file} cannot be read as Parquet ({error}); write {FORMAT}") from None
+    for name, kind in (("impression_id", pa.string()), ("probabilities", pa.list_(pa.float64()))):
+        if name not in table.column_names:
+            raise LogError(f"{file}: column {name} is missing; it needs {FORMAT}")
+        column = table[name]
+        if column.null_count or (pa.types.is_list(column.type) and pc.list_flatten(column).null_count):
+            raise LogError(f"{file}, column {name}: a value is null; give {FORMAT}")
+        try:
+            table = table.set_column(table.column_names.index(name), name, column.cast(kind))
+        except pa.ArrowException:
+            raise LogError(
+                f"{file}, column {name}: type {column.type} cannot be read as {kind}; write {FORMAT}"
+            ) from None
+    return table
+
+
+def _in_order_of(
+    file: Path, values: np.ndarray, given: pa.ChunkedArray, offered: pa.ChunkedArray, places
+) -> np.ndarray:
+    """Probabilities in the order of the log's candidates."""
+    result = np.zeros_like(values)
+    for row, (own, wanted) in enumerate(zip(given.to_pylist(), offered.to_pylist(), strict=True)):
+        if own != wanted:
+            if sorted(map(str, own or ())) != sorted(wanted):
+                raise LogError(
+                    f"{file} row {places[row]}, column candidates: {own!r} are other candidates than the log's "
+                    f"{wanted!r}; answer these"
+                )
+            result[row, : len(wanted)] = [values[row, own.index(name)] for name in wanted]
+        else:
+            result[row] = values[row]
+    return result
+
+
+def _refuse(file: Path, column: str, bad: np.ndarray, values: pa.ChunkedArray, wrong: str, places=None) -> None:
+    """Raise for the first True row of `bad`."""
+    if bad.any():
+        row = int(np.argmax(bad))
+        value = repr(values[row].as_py())
+        value = value if len(value) <= 120 else value[:117] + "..."
+        more = f" (and {bad.sum() - 1:,} more rows)" if bad.sum() > 1 else ""
+        place = row if places is None else places[row]
+        raise LogError(f"{file} row {place}, column {column}: {value} {wrong}{more}; it needs {FORMAT}")

@@ -1,0 +1,115 @@
+"""Anyone's policy beside the built-in ones, from the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from artlib import __main__ as cli
+from artlib.analysis import entries
+from artlib.data import LogError
+from artlib.policies import answers, baselines
+from artlib.worlds import registry
+
+
+@pytest.fixture(scope="module")
+def folders(small_log, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    small_log.save(folder / "log")
+    test = small_log.split("test")
+    for name in ("random", "mine"):  # as a run's folder, in which built-in policies lie, too
+        answers.save(folder / "policies", name, test, baselines.oracle(test))
+    return folder
+
+
+def test_a_policy_stands_beside_the_built_in_ones(folders, capsys):
+    arguments = ["evaluate", str(folders / "log"), "--policy", str(folders / "policies"), "--bootstrap", "100"]
+    assert cli.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = {line.split()[0] for line in lines[1:]}
+    assert names == {"random", "popular", "production", "oracle", "mine"}
+    values = {line.split()[0]: line.split()[3] for line in lines[1:] if " truth " in line}
+    assert values["mine"] == values["oracle"] > values["production"] > values["random"]
+
+
+def test_an_entry_holds_the_logs_digest_and_every_estimate(folders, small_log, tmp_path):
+    policy, out = folders / "policies" / "mine.parquet", tmp_path / "mine.json"
+    arguments = ["evaluate", str(folders / "log"), "--policy", str(policy), "--bootstrap", "100", "--out", str(out)]
+    assert cli.main(arguments) == 0
+    entry = json.loads(out.read_text())
+    assert entry["log"] == {"name": None, "digest": small_log.digest()}
+    found = pd.DataFrame(entry["rows"]).set_index(["policy", "estimator"])
+    truth = small_log.split("test").expected_reward().max(axis=1).mean()
+    assert found.loc[("mine", "truth"), "value"] == pytest.approx(truth)
+    assert set(found.index.get_level_values(1)) == {"ips", "snips", "dr", "truth"}
+
+
+def test_all_estimates_can_be_kept_as_a_table(folders, small_log, tmp_path):
+    table = entries.judge(small_log, n_bootstrap=100)
+    entries.save(tmp_path / "all.parquet", small_log, table)
+    entries.save(tmp_path / "all.csv", small_log, table)
+    assert len(pd.read_parquet(tmp_path / "all.parquet")) == len(pd.read_csv(tmp_path / "all.csv")) == len(table)
+    with pytest.raises(LogError, match=r"must end in .parquet, .csv or .json"):
+        entries.save(tmp_path / "all.xlsx", small_log, table)
+
+
+def test_a_policy_named_as_a_built_in_one_is_refused(folders, capsys):
+    arguments = ["evaluate", str(folders / "log"), "--policy", str(folders / "policies" / "random.parquet")]
+    assert cli.main(arguments) == 1
+    assert "there is a policy 'random' already" in capsys.readouterr().err
+
+
+def test_a_split_without_impressions_is_named(small_log):
+    with pytest.raises(LogError, match="no impressions in its test split"):
+        entries.judge(small_log.split("train"))
+
+
+# The frozen logs
+
+
+def test_the_frozen_log_of_the_default_world_is_the_published_one(tmp_path, capsys):
+    assert cli.main(["build", "fiction-1", str(tmp_path / "log")]) == 0
+    manifest = json.loads((tmp_path / "log" / "manifest.json").read_text())
+    published = json.loads((Path(__file__).parents[2] / "results" / "methods-fiction.json").read_text())
+    assert manifest["benchmark"] == "fiction-1" and manifest["parameters"]["n_titles"] == 200
+    rows = {name: entry["rows"] for name, entry in manifest["files"].items()}
+    assert rows == {name: entry["rows"] for name, entry in published["log"].items()}
+
+
+@pytest.mark.slow
+def test_the_frozen_logs_of_all_worlds_are_the_published_ones(data_folder):
+    for world in registry.known().values():
+        for name in world.frozen:
+            registry.build_frozen(name, str(data_folder))
+
+
+def test_a_log_that_became_another_is_not_taken_for_the_frozen_one(small_log, monkeypatch):
+    world = registry.World("toy", lambda: small_log, frozen={"toy-1": registry.Frozen({}, "0" * 64)})
+    monkeypatch.setitem(registry._REGISTERED, "toy", world)
+    with pytest.raises(LogError, match=f"toy-1: what is built has the digest {small_log.digest()}"):
+        registry.build_frozen("toy-1")
+    with pytest.raises(LogError, match="there are .*fiction-1"):
+        registry.build_frozen("toy-2")
+
+
+def test_a_digest_sees_every_value_and_no_rounding(small_log):
+    import dataclasses
+
+    import pyarrow as pa
+
+    def but(column: str, change) -> str:
+        table = small_log.impressions
+        place, values = table.schema.get_field_index(column), table[column].to_pylist()
+        changed = table.set_column(
+            place, table.schema.field(place), pa.array(change(values), table.schema.field(place).type)
+        )
+        return dataclasses.replace(small_log, impressions=changed).digest()
+
+    same = small_log.digest()
+    assert but("propensity", lambda values: [value + 1e-9 * np.sign(0.5 - value) for value in values]) == same
+    assert but("reward", lambda values: [1 - values[0], *values[1:]]) != same
+    assert but("user_id", lambda values: ["someone", *values[1:]]) != same
+    assert but("candidates", lambda values: [values[0][::-1], *values[1:]]) != same
+    assert but("shown", lambda values: [values[0] + 1, *values[1:]]) != same

@@ -1,0 +1,253 @@
+"""A model in service: it answers from a request alone as it does from its log, draws as it says, and goes on."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import artlib
+from artlib import __main__ as cli
+from artlib import files
+from artlib.analysis import evaluation
+from artlib.data import Log, LogError
+from artlib.lm import embedded
+from artlib.policies import baselines, chooser, llm, requests
+from artlib.policies.chooser import Exploration
+from artlib.posttrain import adapters
+from artlib.posttrain.settings import Settings
+from artlib.posttrain.train import post_train
+
+SETTINGS = Settings(
+    base=embedded.TINY, dtype="float32", max_examples=8, max_validation=4, max_tokens=8192, lora_rank=2, batch_size=16
+)
+FILM = {"name": "Hill", "genres": ["Heist Thrillers"], "synopsis": "Two sisters climb."}
+CAPTIONS = ["A hill at dawn", "Two sisters on a rope", "A storm"]
+
+
+@pytest.fixture(scope="module")
+def adapter(small_log, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "adapters" / "sft"
+    post_train(small_log, folder, SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def policy(adapter):
+    return artlib.load_policy(adapter)
+
+
+@pytest.mark.parametrize("prompt", ["genre-likelihood", "caption", "label", "member-likelihood", "appeal"])
+def test_a_request_alone_tells_a_form_all_that_the_log_does(small_log, prompt):
+    some = small_log.split("test").take(np.arange(6))
+    settings = dataclasses.replace(SETTINGS, prompt=prompt, n_recent=2)
+    asked = requests.to_log(requests.from_log(some), small_log.background)
+    language_model = llm.LanguageModel(settings, remembers=True)
+    expected = llm.llm_scores(small_log, some, settings, None)
+    for _ in range(2):  # anew, and from memory
+        np.testing.assert_allclose(language_model.scores(asked, asked), expected, atol=2e-4)
+    assert np.nanstd(np.where(np.isfinite(expected), expected, np.nan), axis=1).min() > 0
+
+
+def test_it_needs_nothing_but_the_adapter(policy, adapter, small_log, tmp_path):
+    some = small_log.split("test").take(np.arange(8))
+    moved = shutil.copytree(adapter, tmp_path / "elsewhere")
+    found = artlib.load_policy(moved).choose_many(requests.from_log(some))
+    scores = llm.llm_scores(small_log, some, SETTINGS, adapter, adapters.frame_of(adapter))
+    assert found["shown"].to_pylist() == scores.argmax(axis=1).tolist()
+    assert found["request_id"].to_pylist() == some.impressions["impression_id"].to_pylist()
+    offered = some.impressions["candidates"].to_pylist()
+    assert found["artwork_id"].to_pylist() == [row[k] for row, k in zip(offered, scores.argmax(axis=1), strict=True)]
+
+
+def test_one_decision_is_as_one_of_many(policy):
+    alone = policy.choose([FILM, "Another"], FILM, CAPTIONS, "r7")
+    assert alone.artwork_id == str(alone.shown) and alone.propensity == 1
+    assert alone.probabilities[alone.shown] == 1 and alone.choice.sum() == pytest.approx(1)
+    rows = pa.concat_tables(
+        [requests.row([], "Else", CAPTIONS[:2], "r6"), requests.row([FILM, "Another"], FILM, CAPTIONS, "r7")]
+    )
+    together = policy.choose_many(rows).to_pylist()[1]
+    np.testing.assert_allclose(together["choice"], alone.choice, atol=1e-5)
+    assert policy.choose_many(rows.to_pandas()).equals(policy.choose_many(rows))  # as pandas holds nested columns
+
+
+def test_genres_that_training_did_not_know_say_nothing(policy):
+    unknown = {**FILM, "genres": ["Mockumentary"]}
+    plain = policy.choose([{**FILM, "genres": []}], FILM, CAPTIONS).choice
+    np.testing.assert_allclose(policy.choose([unknown], FILM, CAPTIONS).choice, plain, atol=1e-6)
+
+
+def test_what_it_said_of_an_artwork_is_not_asked_again(adapter, monkeypatch):
+    policy = artlib.load_policy(adapter)
+    first = policy.choose([FILM], FILM, CAPTIONS)
+    from artlib.lm.prompts import genre_likelihood
+
+    monkeypatch.setattr(genre_likelihood, "leaf_table", lambda *_: pytest.fail("it was asked again"))
+    np.testing.assert_array_equal(policy.choose([FILM], FILM, CAPTIONS).choice, first.choice)
+    policy.choose([], "Other", CAPTIONS[::-1])
+    with pytest.raises(pytest.fail.Exception):
+        policy.choose([], "Other", ["A new picture"])
+
+
+# Exploration
+
+SCORES = np.array([[0.0, 1.0, 2.0], [3.0, 1.0, -np.inf]])
+
+
+def test_policies_of_exploration_are_what_they_are_called():
+    np.testing.assert_allclose(Exploration().policy(SCORES, 2.0), [[0, 0, 1], [1, 0, 0]])
+    epsilon = Exploration("epsilon", epsilon=0.3).policy(SCORES, 2.0)
+    np.testing.assert_allclose(epsilon, [[0.1, 0.1, 0.8], [0.85, 0.15, 0]])
+    softmax = Exploration("softmax", temperature=0.5).policy(SCORES, 2.0)
+    np.testing.assert_allclose(softmax[0], np.exp(SCORES[0]) / np.exp(SCORES[0]).sum())
+
+
+@pytest.mark.parametrize("exploration", [Exploration("epsilon", epsilon=0.4), Exploration("softmax", seed=3)])
+def test_choices_are_drawn_with_the_probabilities_that_are_logged(exploration):
+    n = 30_000
+    policy = np.repeat(exploration.policy(SCORES, 1.0), n, axis=0)
+    shown = exploration.draw(policy, [f"r{i}" for i in range(2 * n)])
+    for part, expected in ((shown[:n], policy[0]), (shown[n:], policy[-1])):
+        share = np.bincount(part, minlength=3) / n
+        assert (np.abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / n)).all()
+
+
+def test_a_draw_depends_on_seed_and_request_alone():
+    policy, ids = np.full((50, 4), 0.25), [f"r{i}" for i in range(50)]
+    shown = Exploration("softmax").draw(policy, ids)
+    np.testing.assert_array_equal(Exploration("softmax").draw(policy[:20], ids[::-1][:20]), shown[::-1][:20])
+    assert (Exploration("softmax", seed=1).draw(policy, ids) != shown).any()
+
+
+@pytest.mark.parametrize(("wrong", "said"), [({"kind": "greedy"}, "none, epsilon, softmax"), ({"epsilon": 2}, "2")])
+def test_impossible_exploration_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Exploration(**wrong)
+
+
+# Requests that cannot be answered
+
+CANDIDATES = [{"artwork_id": "a", "caption": "A hill"}, {"artwork_id": "b", "caption": "A lake"}]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"request_id": None}, "column request_id: None is null"),
+        ({"title": {"name": " \u200b"}}, "column title.*has no name"),
+        ({"history": [{"name": None}]}, "column history.*has no name"),
+        ({"history": [{**FILM, "weight": 5}]}, "weight outside"),
+        ({"candidates": []}, "has no candidate"),
+        ({"candidates": [{"artwork_id": "a", "caption": ""}]}, "has no caption"),
+        ({"candidates": [{"artwork_id": None, "caption": "A hill"}]}, "has no artwork_id"),
+        ({"candidates": CANDIDATES + CANDIDATES[:1]}, "twice"),
+        ({"history": [{**FILM, "genres": 7}]}, "cannot be read as requests"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_named(policy, change, said):
+    fine = {"request_id": "r", "history": [FILM], "title": FILM, "candidates": CANDIDATES}
+    with pytest.raises(LogError, match=said) as caught:
+        policy.choose_many([fine, fine | change], "mine.parquet", first=10)
+    assert "mine.parquet" in str(caught.value) and ("row 11" in str(caught.value) or "cannot be read" in said)
+
+
+def test_a_missing_column_and_no_requests(policy):
+    with pytest.raises(LogError, match="column candidates is missing"):
+        policy.choose_many([{"request_id": "r", "history": [], "title": FILM}])
+    assert policy.choose_many(requests.SCHEMA.empty_table()).num_rows == 0
+
+
+def test_a_folder_without_an_adapter_is_named(tmp_path, adapter):
+    with pytest.raises(adapters.AdapterError, match="holds no training.json"):
+        artlib.load_policy(tmp_path)
+    old = shutil.copytree(adapter, tmp_path / "old")
+    training = files.read_json(old / "training.json")
+    files.write_json(old / "training.json", training | {"code": "else"})
+    with pytest.warns(UserWarning, match="by other code"):
+        artlib.load_policy(old)
+    del training["background"]
+    files.write_json(old / "training.json", training)
+    with pytest.raises(adapters.AdapterError, match="train it again"):
+        artlib.load_policy(old)
+
+
+# Files
+
+
+def test_a_killed_run_asks_only_for_what_is_missing(policy, small_log, tmp_path, monkeypatch):
+    file = tmp_path / "requests.parquet"
+    pq.write_table(requests.from_log(small_log.split("test").take(np.arange(10))), file)
+    assert chooser.answer_file(policy, file, tmp_path / "whole", batch=4) == (10, 0)
+    asked, real = [], policy.choose_many
+
+    def dies(rows, where, first):
+        asked.append(first)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(rows, where, first)
+
+    monkeypatch.setattr(policy, "choose_many", dies)
+    with pytest.raises(KeyboardInterrupt):
+        chooser.answer_file(policy, file, tmp_path / "cut", batch=4)
+    assert not files.left_half_written(tmp_path)
+    assert chooser.answer_file(policy, file, tmp_path / "cut", batch=4) == (10, 4)
+    assert asked == [0, 4, 4, 8]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "cut"), pd.read_parquet(tmp_path / "whole"))
+    assert len(pd.read_parquet(tmp_path / "cut")) == 10
+
+
+def test_choices_for_another_question_are_not_written_over(policy, adapter, small_log, tmp_path):
+    file = tmp_path / "requests.parquet"
+    pq.write_table(requests.from_log(small_log.split("test").take(np.arange(3))), file)
+    chooser.answer_file(policy, file, tmp_path / "out")
+    other = chooser.Chooser(adapter, Exploration("epsilon"))
+    with pytest.raises(LogError, match=r"another question .*exploration.kind.*name another folder"):
+        chooser.answer_file(other, file, tmp_path / "out")
+    (tmp_path / "page.parquet").write_text("no")
+    with pytest.raises(LogError, match="cannot be read as Parquet"):
+        chooser.answer_file(policy, tmp_path / "page.parquet", tmp_path / "new")
+
+
+# The round trip: what is chosen becomes the next log
+
+
+def served(log: Log, answers: pa.Table, rng: np.random.Generator) -> Log:
+    """The log of a service that shows what was chosen, and of members who do as the truth says."""
+    shown = answers["shown"].to_numpy()
+    played = rng.random(len(shown)) < log.expected_reward()[np.arange(len(shown)), shown]
+    columns = {
+        "shown": pa.array(shown),
+        "propensity": answers["propensity"],
+        "production": answers["probabilities"],
+        "reward": pa.array(played.astype(float)),
+    }
+    impressions = log.impressions
+    for name, values in columns.items():
+        impressions = impressions.set_column(impressions.schema.get_field_index(name), name, values)
+    return dataclasses.replace(log, impressions=impressions.cast(log.impressions.schema), manifest={})
+
+
+def test_choices_with_exploration_make_a_log_that_judges_other_policies(adapter, small_log, tmp_path):
+    some = small_log.split("test")
+    some.save(tmp_path / "log")
+    options = ["--explore", "epsilon", "--epsilon", "0.5", "--batch", "64"]
+    arguments = ["choose", str(adapter), str(tmp_path / "log"), str(tmp_path / "choices"), *options]
+    assert cli.main(arguments) == cli.main(arguments) == 0
+    answers = pq.read_table(tmp_path / "choices")
+    assert answers["request_id"].to_pylist() == some.impressions["impression_id"].to_pylist()
+    served(some, answers, np.random.default_rng(0)).save(tmp_path / "next")
+    log = Log.load(tmp_path / "next")  # valid
+    assert not [line for line in log.warnings() if "propensity" in line]
+    arrays, q = log.arrays(), some.expected_reward()
+    rows, policies = np.arange(len(arrays)), {"production": arrays.production, "oracle": baselines.oracle(some)}
+    table = evaluation.evaluate(log, log, policies, n_bootstrap=200)
+    table = table[(table["slice"] == "all") & (table["estimator"] == "ips")].set_index("policy")
+    for name, target in policies.items():
+        terms = target[rows, arrays.shown] / arrays.propensity * arrays.reward
+        assert table.loc[name, "value"] == pytest.approx(terms.mean())
+        assert abs((terms - (target * q).sum(axis=1)).mean()) < 3.5 * terms.std() / np.sqrt(len(terms))
+    assert table.loc["oracle", "ess"] > 5
