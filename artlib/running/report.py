@@ -12,7 +12,7 @@ import pandas as pd
 from artlib import ArtlibError, files
 from artlib.analysis import comparison
 
-PAGES = ("README.md", "docs/results.md", "docs/speed.md")
+PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/benchmark.md")
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w -]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -194,6 +194,28 @@ def clicks(path: Path) -> str:
     return f"{markdown(pd.DataFrame(rows))}\n\n{said}"
 
 
+def benchmark(folder: Path) -> str:
+    """The entries of a log of the benchmark, each of a file that `python -m artlib evaluate --out` wrote, worst first."""
+    records = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
+    if len({record["log"]["digest"] for record in records}) != 1:
+        raise ReportError(f"{folder} holds entries of different logs: their digests differ; judge them on the same one")
+    rows = pd.concat([pd.DataFrame(record["rows"]) for record in records])
+    best = "truth" if (rows["estimator"] == "truth").any() else "ips"
+    rows = rows[rows["estimator"] == best].drop_duplicates("policy").sort_values("value").to_dict("records")
+    table = [
+        {
+            "policy": row["policy"],
+            "n": f"{row['n']:,}",
+            "value": _interval(row, "value", "lower", "upper", ".4f"),
+            "lift over production": ""
+            if row["policy"] == "production"
+            else _interval(row, "lift", "lift_lower", "lift_upper", ".1%"),
+        }
+        for row in rows
+    ]
+    return f"{markdown(pd.DataFrame(table))}\n\nBy {best}; digest `{records[0]['log']['digest'][:16]}`."
+
+
 TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "values": (values, "{}.json"),
     "methods": (methods, "methods-{}.json"),
@@ -201,4 +223,5 @@ TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "speed": (speed, "speed.json"),
     "worth": (worth, "worth.json"),
     "clicks": (clicks, "clicks.json"),
+    "benchmark": (benchmark, "benchmark/{}"),
 }
