@@ -15,8 +15,8 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from artlib.data import History, Log, LogError, table
+from artlib.worlds import movielens_posters, simulation, sources, tmdb
 from artlib.worlds import movielens_text as texts
-from artlib.worlds import simulation, sources, tmdb
 from artlib.worlds.registry import World
 from artlib.worlds.simulation import ids
 
@@ -369,4 +369,11 @@ def _histories(ratings: pd.DataFrame, titles: pa.Table, user: np.ndarray, time: 
     )
 
 
-WORLD = World("movielens", build, sources.folder, read=texts.shown, reason="this poster looks like such films, {}")
+WORLD = World(
+    "movielens",
+    build,
+    sources.folder,
+    read=texts.shown,
+    reason="this poster looks like such films, {}",
+    draw=movielens_posters.draw,
+)
