@@ -89,7 +89,9 @@ def draw_pictures(log: Log, folder: str | os.PathLike) -> Log:
     """
     world = known().get(log.manifest.get("world"))
     if world is None or world.draw is None:
-        raise LogError(f"world {log.manifest.get('world')!r} does not draw; put paths of pictures into the column image")
+        raise LogError(
+            f"world {log.manifest.get('world')!r} does not draw; put paths of pictures into the column image"
+        )
     images = log.artworks["image"].to_pylist()
     for row, caption in enumerate(log.artworks["caption"].to_pylist()):
         if images[row] is None and (picture := world.draw(caption)) is not None:

@@ -68,8 +68,11 @@ def from_below(sheet: Sheet, look: Look) -> Place:
 def tight(sheet: Sheet, look: Look) -> Place:
     sheet.disc(0.5, 0.92, 0.86, look.far)
     for x in (0.24, 0.76):
-        sheet.shape([(x - 0.17, 0.48), (x - 0.06, 0.40), (x + 0.06, 0.40), (x + 0.17, 0.48)]
-                    + [(x + 0.06, 0.55), (x - 0.06, 0.55)], look.ground)
+        sheet.shape(
+            [(x - 0.17, 0.48), (x - 0.06, 0.40), (x + 0.06, 0.40), (x + 0.17, 0.48)]
+            + [(x + 0.06, 0.55), (x - 0.06, 0.55)],
+            look.ground,
+        )
         sheet.disc(x, 0.475, 0.068, look.near)
         sheet.disc(x, 0.475, 0.028, look.far)
         sheet.line([(x - 0.17, 0.33), (x, 0.28), (x + 0.17, 0.33)], 0.03, look.ground)
@@ -82,7 +85,7 @@ def against_light(sheet: Sheet, look: Look) -> Place:
     sheet.disc(0.5, 1.0, 0.36, look.far)
     sheet.box(0, 1.26, 1, 1.5, look.ground)
     sheet.person(0.5, 1.28, 0.5, look.ground)
-    return Place(TOP, look.ground, centred=True)
+    return Place((0.08, 0.09, 0.92, 0.54), look.ground, centred=True)
 
 
 def from_above(sheet: Sheet, look: Look) -> Place:
@@ -132,7 +135,7 @@ def symmetrical(sheet: Sheet, look: Look) -> Place:
         sheet.disc(0.5, 1.04, half, colour)
         sheet.box(0.5 - half, 1.04, 0.5 + half, 1.5, colour)
     sheet.person(0.5, 1.44, 0.46, look.ground)
-    return Place(TOP, look.ground, centred=True)
+    return Place((0.08, 0.09, 0.92, 0.54), look.ground, centred=True)
 
 
 def empty_sky(sheet: Sheet, look: Look) -> Place:
@@ -200,6 +203,7 @@ def blurred(sheet: Sheet, look: Look) -> Place:
         sheet.disc(x, y, look.chance.uniform(0.07, 0.14), colour)
     part = (0, round(0.62 * sheet.image.width), *sheet.image.size)
     sheet.image.paste(sheet.image.crop(part).filter(ImageFilter.GaussianBlur(14)), part)
+    sheet.box(0, 1.43, 1, 1.5, look.near)
     sheet.person(0.5, 1.45, 0.8, look.far)
     return Place((0.08, 0.09, 0.92, 0.56), look.ground)
 
@@ -208,8 +212,10 @@ def collage(sheet: Sheet, look: Look) -> Place:
     panels = ((0.24, 0.26, -9), (0.78, 0.3, 7), (0.2, 1.26, 8), (0.78, 1.24, -6), (0.5, 0.2, 3))
     for n, (x, y, turn) in enumerate(panels):
         half, high, slope = 0.3, 0.26, turn / 60
-        corners = [(x + sx * half - sy * high * slope, y + sy * high + sx * half * slope)
-                   for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+        corners = [
+            (x + sx * half - sy * high * slope, y + sy * high + sx * half * slope)
+            for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        ]
         colour = (look.near, look.shade(0.35), look.shade(0.6), look.near, look.shade(0.2))[n]
         sheet.shape(corners, colour)
         sheet.line([*corners, corners[0]], 0.008, look.ground)
@@ -234,7 +240,11 @@ def profile(sheet: Sheet, look: Look) -> Place:
 
 def medium(sheet: Sheet, look: Look) -> Place:
     sheet.box(0, 0, 1, 0.40, look.shade(0.14))
-    sheet.bust(0.5, 0.94, 0.8, look.far, face=look.ground)
+    sheet.oval(0.5, 0.34, 0.2, 0.23, look.near)
+    sheet.bust(0.5, 0.94, 0.8, look.far)
+    sheet.shape(
+        [(0.31, 0.40), (0.33, 0.26), (0.42, 0.13), (0.58, 0.12), (0.67, 0.25), (0.69, 0.40), (0.61, 0.28)], look.near
+    )
     sheet.box(0, 0.93, 1, 1.5, look.far)
     sheet.shape([(0.40, 0.66), (0.60, 0.66), (0.5, 0.92)], look.near)
     return Place(FOOT, look.far)

@@ -112,7 +112,9 @@ def read(caption: str) -> Said | None:
 @functools.cache
 def _caption_pattern() -> re.Pattern:
     words = text()
-    compositions, palettes, cast = ("|".join(map(re.escape, part)) for part in (words.compositions, words.palettes, words.cast))
+    compositions, palettes, cast = (
+        "|".join(map(re.escape, part)) for part in (words.compositions, words.palettes, words.cast)
+    )
     return re.compile(
         rf"(?P<scene>[^.]+)\. (?:(?P<look>[^.]+)\. )?(?P<composition>(?i:{compositions})) in (?P<palette>{palettes})"
         rf"(?:, with (?P<actor>{cast}))?\."

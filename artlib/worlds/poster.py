@@ -88,13 +88,10 @@ class Sheet:
         for outline in _PERSON:
             self.shape(_placed(outline, x, y, height, lean), colour)
 
-    def bust(self, x: float, y: float, height: float, colour: str, face: str | None = None) -> None:
-        """Head and shoulders above a point; the face, if it can be seen, in another colour."""
+    def bust(self, x: float, y: float, height: float, colour: str) -> None:
+        """Head and shoulders above a point."""
         for outline in _BUST:
             self.shape(_placed(outline, x, y, height, 0), colour)
-        if face:
-            for outline in _FACE:
-                self.shape(_placed(outline, x, y, height, 0), face)
 
     def over(self, layer: Image.Image) -> None:
         """Lay a picture in RGBA of the sheet's size over it."""
@@ -153,30 +150,28 @@ _BUST = [
     [(-0.11, 0.55), (-0.10, 0.36), (-0.42, 0.27), (-0.52, 0.17), (-0.56, 0.0)]
     + [(0.56, 0.0), (0.52, 0.17), (0.42, 0.27), (0.10, 0.36), (0.11, 0.55)],
 ]
-_FACE = [
-    _circle(-0.08, 0.72, 0.035, 0.018),
-    _circle(0.08, 0.72, 0.035, 0.018),
-    [(-0.05, 0.548), (0.05, 0.548), (0.03, 0.535), (-0.03, 0.535)],
-]
 
 
 def _placed(outline: Sequence[Point], x: float, y: float, height: float, lean: float) -> list[Point]:
     sine, cosine = math.sin(math.radians(lean)), math.cos(math.radians(lean))
     size = abs(height)  # whoever stands on their head is as broad
-    return [(x + size * px * cosine + height * py * sine, y + size * px * sine - height * py * cosine)
-            for px, py in outline]
+    return [
+        (x + size * px * cosine + height * py * sine, y + size * px * sine - height * py * cosine) for px, py in outline
+    ]
 
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
     # Without raqm, which sets a little differently and which not every Pillow has.
-    return ImageFont.load_default(size).font_variant(layout_engine=ImageFont.Layout.BASIC)
+    return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
 @functools.cache
 def _width(word: str) -> float:
-    """Of a word in letters of size 1, and a little more: whole pixels add up."""
-    return _font(100).getlength(word) / 98
+    """Of a word in letters of size 1, and a little more: small letters are whole pixels wide."""
+    return _font(100).getlength(word) / 95
 
 
 def _lines(words: str, size: float, width: float) -> list[str]:
