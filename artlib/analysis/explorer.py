@@ -29,17 +29,16 @@ def card(log: Log, test: Log, row: int, policies: dict[str, np.ndarray]) -> str:
     arrays, asked = part.arrays(), part.impressions.to_pylist()[0]
     title = log.titles.slice(int(arrays.title[0]), 1).to_pylist()[0]
     start, stop = (int(bound[0]) for bound in log.history.spans(part.impressions))
-    watched = [_title(log, int(place)) for place in log.history.title[max(start, stop - LATEST) : stop][::-1]]
-    watched = "".join(f"<li>{name}</li>" for name in watched) or "<li>nothing yet</li>"
+    latest = [_title(log, int(place)) for place in log.history.title[max(start, stop - LATEST) : stop][::-1]]
+    watched = "".join(f"<li>{name}</li>" for name in latest) or "<li>nothing yet</li>"
     loves = ", ".join(log.history.favourites(part.impressions)[0])
-    shown = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[int(arrays.shown[0])] if arrays.shown[0] < 26 else str(arrays.shown[0] + 1)
     return f"""<div style="max-width:100%">
 <p><b>{_title(log, int(arrays.title[0]))}</b><br><small>{html.escape(title["synopsis"])}</small></p>
-<p>Member {html.escape(asked["user_id"])} watched {stop - start:,} titles before
+<p>Member {html.escape(asked["user_id"])} watched {stop - start:,} title{"s"[: stop - start != 1]} before
 {asked["timestamp"]:%Y-%m-%d}{f", mostly {html.escape(loves)}" if loves else ""}. The latest:</p>
 <ul style="columns:2;font-size:smaller">{watched}</ul>
-<p>Shown was the artwork {shown} of {arrays.mask.sum()}, with propensity {arrays.propensity[0]:.3f};
-the reward was {arrays.reward[0]:g}.</p>
+<p>One of {arrays.mask.sum()} artworks was shown, with propensity {arrays.propensity[0]:.3f}, and the reward was
+{arrays.reward[0]:g}. How likely each policy would show each, and which it was:</p>
 {posters.strip(log, test, row, policies)}</div>"""
 
 
@@ -47,7 +46,7 @@ def _title(log: Log, row: int) -> str:
     """Name, year and genres of a title, escaped."""
     title = log.titles.slice(row, 1).to_pylist()[0]
     year = f" ({title['year']})" if title["year"] is not None else ""
-    genres = f' <small>{html.escape(", ".join(title["genres"]))}</small>' if title["genres"] else ""
+    genres = f" <small>{html.escape(', '.join(title['genres']))}</small>" if title["genres"] else ""
     return f"{html.escape(title['name'])}{year}{genres}"
 
 

@@ -4,6 +4,7 @@ import functools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -59,15 +60,27 @@ def cards(log: Log, title: int):
     """
     owned = np.flatnonzero(log.artworks["title_id"].to_numpy() == log.titles["title_id"][title].as_py())
     shown, played = plays_by_artwork(log)
-    seen = [posters.of(log, artwork, side=600) for artwork in owned]
+    seen = [posters.of(log, int(artwork), side=600) for artwork in owned]
     n_rows = -(-len(owned) // 6)
     n_columns = -(-len(owned) // n_rows)
-    wide, gap, head, letter = 2.2, 0.3, 0.5, 0.16  # inches; a line of a caption is `letter` high
-    under = ["" if poster.picture is None and not poster.fault else _lines(poster.caption, 30, 9) for poster in seen]
-    inside = [_lines(poster.caption, 24, 14) for poster in seen]
-    shapes = [poster.picture.height / poster.picture.width for poster in seen if poster.picture is not None]
-    lines = max(text.count("\n") + 1 for text in inside)
-    tall = wide * min(1.5, max(shapes)) if shapes else 0.4 + letter * 1.2 * lines
+    genres = ", ".join(log.titles["genres"][title].as_py())
+    name = log.titles["name"][title].as_py() + (f" ({genres})" if genres else "")
+    name = _lines(name, max(24, 24 * n_columns), 4)
+    wide, gap, letter = 2.2, 0.3, 0.16  # inches; a line of a caption is `letter` high
+    head = 0.3 + 0.2 * (name.count("\n") + 1)
+    under = [_lines(poster.caption, 33, 9) if poster.picture is not None or poster.fault else "" for poster in seen]
+    inside = [
+        _lines(f"This picture cannot be opened: {poster.fault}", 24, 7)
+        if poster.fault
+        else _lines(poster.caption, 24, 14)
+        for poster in seen
+    ]
+    tall = max(
+        0.4 + 0.17 * (text.count("\n") + 1)
+        if poster.picture is None
+        else wide * min(1.5, poster.picture.height / poster.picture.width)
+        for poster, text in zip(seen, inside, strict=True)
+    )
     below = 0.15 + letter * (max(text.count("\n") + bool(text) for text in under) + 1.6)
     size = n_columns * (wide + gap) + gap, head + n_rows * (tall + below)
     figure = plt.figure(figsize=size)
@@ -82,17 +95,13 @@ def cards(log: Log, title: int):
         else:
             ground, letters = ("0.9", "0.35") if poster.fault else ("#22333f", "#f3ead3")
             axis.add_patch(plt.Rectangle((0, 0), 1, 1, color=ground, transform=axis.transAxes))
-            text = _lines(f"This picture cannot be opened: {poster.fault}", 24, 14) if poster.fault else inside[number]
-            place = {"ha": "left", "va": "top", "color": letters, "fontsize": 10, "parse_math": False}
-            axis.text(0.08, 1 - 0.18 / tall, text, transform=axis.transAxes, **place)
+            look: dict[str, Any] = {"va": "top", "color": letters, "fontsize": 10, "parse_math": False}
+            axis.text(0.08, 1 - 0.18 / tall, inside[number], transform=axis.transAxes, **look)
         rate = f"{played[artwork]:,.0f} rewarded of {shown[artwork]:,.0f}"
         x, y = left / size[0], (bottom - 0.07) / size[1]
         figure.text(x, y, rate, va="top", fontsize=9, weight="bold")
         y -= 1.4 * letter / size[1]
         figure.text(x, y, under[number], va="top", fontsize=8, color="0.25", linespacing=1.3, parse_math=False)
-    genres = ", ".join(log.titles["genres"][title].as_py())
-    name = log.titles["name"][title].as_py() + (f" ({genres})" if genres else "")
-    name = textwrap.fill(name, max(28, 24 * n_columns))
     figure.text(gap / size[0], 1 - 0.1 / size[1], name, va="top", fontsize=12, parse_math=False)
     return figure
 

@@ -19,7 +19,7 @@ _ENCODED, _SHOWN = 160, 132  # width of a picture in a page: its pixels, and how
 _LARGE = 90  # characters of a caption that are set in large letters
 _CELL = "text-align:left;vertical-align:top;padding:3px 8px;white-space:normal;min-width:132px;max-width:180px"
 _NAME = "text-align:right;vertical-align:top;padding:3px 8px;font-weight:normal;white-space:nowrap"
-_CARD = "width:132px;height:198px;box-sizing:border-box;padding:10px;overflow:auto;border-radius:3px"
+_CARD = "min-width:132px;min-height:198px;box-sizing:border-box;padding:10px;border-radius:3px"
 
 
 @dataclasses.dataclass(frozen=True)
