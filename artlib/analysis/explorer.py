@@ -38,7 +38,7 @@ def card(log: Log, test: Log, row: int, policies: dict[str, np.ndarray]) -> str:
 {asked["timestamp"]:%Y-%m-%d}{f", mostly {html.escape(loves)}" if loves else ""}. The latest:</p>
 <ul style="columns:2;font-size:smaller">{watched}</ul>
 <p>One of {arrays.mask.sum()} artworks was shown, with propensity {arrays.propensity[0]:.3f}, and the reward was
-{arrays.reward[0]:g}. How likely each policy would show each, and which it was:</p>
+{arrays.reward[0]:g}. With which probability each policy would show each, and which it was:</p>
 {posters.strip(log, test, row, policies)}</div>"""
 
 
