@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from artlib.worlds import fiction_text
 from artlib.worlds.fiction_layouts import LAYOUTS, Look, Place
-from artlib.worlds.poster import Box, Sheet, contrast, ink, mix
+from artlib.worlds.poster import Box, Sheet, contrast, ink, muted
 
 _LARGEST, _SMALL, _CREDIT = 0.115, 0.058, 0.045  # letters of the scene, of a tone's look and of a name, in widths
 
@@ -29,10 +29,10 @@ def draw(caption: str) -> Image.Image | None:
     if said.tone:
         sheet.over(_pattern(sheet, look, place, _PATTERNS[said.tone]))
     letters = ink(place.ground, said.palette)
-    muted = mix(letters, place.ground, 0.18)
+    softer = muted(letters, place.ground)
     parts = [(said.scene, _LARGEST, letters)]
-    parts += [(said.look, _SMALL, muted)] if said.look else []
-    parts += [(f"with {said.actor}", _CREDIT, muted)] if said.actor else []
+    parts += [(said.look, _SMALL, softer)] if said.look else []
+    parts += [(f"with {said.actor}", _CREDIT, softer)] if said.actor else []
     sheet.words(place.box, parts, place.centred, place.low)
     return sheet.finished()
 

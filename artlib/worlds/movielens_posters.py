@@ -5,7 +5,7 @@ import random
 from PIL import Image
 
 from artlib.worlds import movielens_text
-from artlib.worlds.poster import Sheet, ascii_of, from_hue, ink, mix
+from artlib.worlds.poster import Sheet, ascii_of, from_hue, ink, mix, muted
 
 
 def draw(caption: str) -> Image.Image | None:
@@ -22,8 +22,10 @@ def draw(caption: str) -> Image.Image | None:
     sheet = Sheet(ground)
     chance.choice(_SHAPES)(sheet, strong if ground != strong else pale, other, mix(ground, other, 0.15))
     letters = ink(ground, (dark, strong, pale))
-    muted = mix(letters, ground, 0.15)
-    sheet.words((0.08, 0.09, 0.92, 0.84), [(keywords[0].upper() + keywords[1:], 0.125, letters), (mood, 0.058, muted)])
+    sheet.words(
+        (0.08, 0.09, 0.92, 0.84),
+        [(keywords[0].upper() + keywords[1:], 0.125, letters), (mood, 0.058, muted(letters, ground))],
+    )
     return sheet.finished()
 
 

@@ -51,6 +51,12 @@ def ink(ground: str, colours: Sequence[str]) -> str:
     return max(("#101010", "#fafafa"), key=lambda colour: contrast(ground, colour))
 
 
+def muted(letters: str, ground: str) -> str:
+    """A softer colour for what is less important, if that reads well."""
+    softer = mix(letters, ground, 0.18)
+    return softer if contrast(ground, softer) >= _READABLE else letters
+
+
 class Sheet:
     """What is drawn on, from (0, 0) at the top left to (1, 1.5).
 
