@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parents[1]
 HOUSE = {
     "__main__": "",
     "running": "pipeline report publish notebook forecast display run_folder parameters",
-    "analysis": "plots errors entries evaluation comparison choices summary",
+    "analysis": "explorer plots posters errors entries evaluation comparison choices summary",
     "policies": "chooser answers text finetuned encoder readings bilinear rates llm given requests baselines",
     "posttrain": "train trl trainer adapters objectives progress rewards examples teacher settings",
     "lm": "export generation embeddings prompts prompts.reasoned prompts.label prompts.appeal "
     "prompts.member_likelihood prompts.genre_likelihood prompts.caption prompts.text forward tree calibration model "
     "encoder embedded unsloth machine",
-    "worlds": "own upworthy movielens fiction fiction_worth fiction_members fiction_catalogue movielens_text "
-    "fiction_text simulation production tmdb sources registry",
+    "worlds": "own upworthy movielens fiction fiction_worth fiction_members fiction_catalogue movielens_posters "
+    "fiction_posters fiction_layouts poster movielens_text fiction_text simulation production tmdb sources registry",
     "data": "splits sampling log background history columns oddities pictures contract",
     "ope": "synthetic comparison sample_size result selection sequences diagnostics reward_model intervals estimators "
     "feedback frames validation",

@@ -1,5 +1,6 @@
 """Where, for whom and why a policy chooses badly."""
 
+import html
 import math
 import os
 
@@ -138,8 +139,8 @@ def to_read(cases: pd.DataFrame, cost: pd.Series, n: int) -> list[tuple[int, str
     found = []
     for row in cost.sort_values(ascending=False).index[:n]:
         case = cases.loc[row]
-        loves = case["favourites"] or "nothing yet"
-        found.append((int(row), f"**{case['title']}** for a member who loves {loves}; loss {case['loss']:.3f}"))
+        title, loves = html.escape(case["title"]), html.escape(case["favourites"]) or "nothing yet"
+        found.append((int(row), f"**{title}** for a member who loves {loves}; loss {case['loss']:.3f}"))
     return found
 
 

@@ -4,6 +4,7 @@ import functools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -12,7 +13,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from artlib import files, worlds
+from artlib import files
+from artlib.analysis import posters
 from artlib.data import Log
 
 PALETTE = sns.color_palette("colorblind")
@@ -50,26 +52,64 @@ def sentence(text: str):
 
 @themed
 def cards(log: Log, title: int):
-    """What could be shown for one title: a card per artwork with its caption, palette, and how often it was played.
+    """What could be shown for one title: its artworks' pictures, or cards of their captions, at most six in a row, with
+    caption and how often each was played.
 
     Args:
         title: row in `titles`.
     """
     owned = np.flatnonzero(log.artworks["title_id"].to_numpy() == log.titles["title_id"][title].as_py())
     shown, played = plays_by_artwork(log)
-    world = worlds.known().get(log.manifest.get("world"))
-    palette = world.palette if world and world.palette else lambda caption: []
-    figure, axes = plt.subplots(1, len(owned), figsize=(2.5 * len(owned), 3.2))
-    for axis, artwork in zip(np.atleast_1d(axes), owned, strict=True):
-        caption = log.artworks["caption"][int(artwork)].as_py()
-        axis.set(xlim=(0, 3), ylim=(0, 4), xticks=[], yticks=[])
-        for place, colour in enumerate(palette(caption)):
-            axis.add_patch(plt.Rectangle((place, 3.3), 1, 0.7, color=colour))
-        axis.text(1.5, 3.1, textwrap.fill(caption, 24), ha="center", va="top", fontsize=8.5)
-        axis.set_xlabel(f"{played[artwork]:.0f} rewarded of {shown[artwork]:.0f}", fontsize=9)
+    seen = [posters.of(log, int(artwork), side=600) for artwork in owned]
+    n_rows = -(-len(owned) // 6)
+    n_columns = -(-len(owned) // n_rows)
     genres = ", ".join(log.titles["genres"][title].as_py())
-    figure.suptitle(f"{log.titles['name'][title].as_py()} ({genres})")
+    name = log.titles["name"][title].as_py() + (f" ({genres})" if genres else "")
+    name = _lines(name, max(24, 24 * n_columns), 4)
+    wide, gap, letter = 2.2, 0.3, 0.16  # inches; a line of a caption is `letter` high
+    head = 0.3 + 0.2 * (name.count("\n") + 1)
+    under = [_lines(poster.caption, 33, 9) if poster.picture is not None or poster.fault else "" for poster in seen]
+    inside = [
+        _lines(f"This picture cannot be opened: {poster.fault}", 24, 7)
+        if poster.fault
+        else _lines(poster.caption, 24, 14)
+        for poster in seen
+    ]
+    tall = max(
+        0.4 + 0.17 * (text.count("\n") + 1)
+        if poster.picture is None
+        else wide * min(1.5, poster.picture.height / poster.picture.width)
+        for poster, text in zip(seen, inside, strict=True)
+    )
+    below = 0.15 + letter * (max(text.count("\n") + bool(text) for text in under) + 1.6)
+    size = n_columns * (wide + gap) + gap, head + n_rows * (tall + below)
+    figure = plt.figure(figsize=size)
+    for number, (poster, artwork) in enumerate(zip(seen, owned, strict=True)):
+        left = gap + number % n_columns * (wide + gap)
+        bottom = size[1] - head - tall - number // n_columns * (tall + below)
+        axis = figure.add_axes((left / size[0], bottom / size[1], wide / size[0], tall / size[1]))
+        axis.set_axis_off()
+        if poster.picture is not None:
+            axis.imshow(np.asarray(poster.picture), interpolation="antialiased")
+            axis.set_anchor("S")
+        else:
+            ground, letters = ("0.9", "0.35") if poster.fault else ("#22333f", "#f3ead3")
+            axis.add_patch(plt.Rectangle((0, 0), 1, 1, color=ground, transform=axis.transAxes))
+            look: dict[str, Any] = {"va": "top", "color": letters, "fontsize": 10, "parse_math": False}
+            axis.text(0.08, 1 - 0.18 / tall, inside[number], transform=axis.transAxes, **look)
+        rate = f"{played[artwork]:,.0f} rewarded of {shown[artwork]:,.0f}"
+        x, y = left / size[0], (bottom - 0.07) / size[1]
+        figure.text(x, y, rate, va="top", fontsize=9, weight="bold")
+        y -= 1.4 * letter / size[1]
+        figure.text(x, y, under[number], va="top", fontsize=8, color="0.25", linespacing=1.3, parse_math=False)
+    figure.text(gap / size[0], 1 - 0.1 / size[1], name, va="top", fontsize=12, parse_math=False)
     return figure
+
+
+def _lines(text: str, width: int, most: int) -> str:
+    """Text in at most so many lines."""
+    lines = textwrap.wrap(text, width)
+    return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][: width - 2]} ..."])
 
 
 def plays_by_artwork(log: Log) -> tuple[np.ndarray, np.ndarray]:

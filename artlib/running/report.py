@@ -195,7 +195,7 @@ def clicks(path: Path) -> str:
 
 
 def benchmark(folder: Path) -> str:
-    """The entries of a log of the benchmark, each of a file that `python -m artlib evaluate --out` wrote, worst first."""
+    """The entries of a log of the benchmark, of files that `python -m artlib evaluate --out` wrote, the worst first."""
     records = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
     if len({record["log"]["digest"] for record in records}) != 1:
         raise ReportError(f"{folder} holds entries of different logs: their digests differ; judge them on the same one")

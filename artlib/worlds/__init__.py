@@ -1,20 +1,24 @@
 """Worlds: each builds a Log. `open_log` builds one into a folder, or opens what a user's own system logged.
 
 registry.py what a world is; the worlds each say that they are one · simulation.py, production.py what simulated ones
-share · movielens_text.py captions · sources.py, tmdb.py how source data is read.
+share · *_text.py captions · *_posters.py, fiction_layouts.py, poster.py pictures drawn from them · sources.py, tmdb.py
+how source data is read.
 """
 
+import dataclasses
 import inspect
 import os
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+
 from artlib import data as log_package
-from artlib import fingerprint
+from artlib import files, fingerprint
 from artlib.data import Log, LogError
 from artlib.worlds.registry import Frozen, World, build_frozen, find, known, register
 
-__all__ = ["Frozen", "World", "build_frozen", "find", "known", "open_log", "register", "source_stamp"]
+__all__ = ["Frozen", "World", "build_frozen", "draw_pictures", "find", "known", "open_log", "register", "source_stamp"]
 
 
 def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters) -> Log:
@@ -68,3 +72,33 @@ def source_stamp(world: str, data: str = "") -> str | None:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     listed = [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return fingerprint.digest([str(folder.absolute()), listed])
+
+
+def draw_pictures(log: Log, folder: str | os.PathLike) -> Log:
+    """Write the pictures that a log's world draws as files, so that something can be tried that looks at pictures.
+
+    Args:
+        log: of a world that draws. Artworks that have a picture keep it.
+        folder: where they go, as PNG named by the row in `artworks`; not a log's own, which is replaced whole.
+
+    Returns:
+        The log with their absolute paths in the column `image`.
+
+    Raises:
+        LogError: its world does not draw.
+    """
+    world = known().get(log.manifest.get("world"))
+    if world is None or world.draw is None:
+        raise LogError(
+            f"world {log.manifest.get('world')!r} does not draw; put paths of pictures into the column image"
+        )
+    images = log.artworks["image"].to_pylist()
+    for row, caption in enumerate(log.artworks["caption"].to_pylist()):
+        if images[row] is None and (picture := world.draw(caption)) is not None:
+            path = Path(folder).absolute() / f"{row:06d}.png"
+            with files.replacing(path) as temporary:
+                picture.save(temporary, "PNG")
+            images[row] = str(path)
+    place = log.artworks.schema.get_field_index("image")
+    field = log.artworks.schema.field(place)
+    return dataclasses.replace(log, artworks=log.artworks.set_column(place, field, pa.array(images, pa.string())))

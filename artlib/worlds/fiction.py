@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from artlib.data import History, Log, table
-from artlib.worlds import fiction_members, fiction_text, simulation
+from artlib.worlds import fiction_members, fiction_posters, fiction_text, simulation
 from artlib.worlds.fiction_catalogue import KINDS
 from artlib.worlds.fiction_members import Population
 from artlib.worlds.fiction_worth import worth
@@ -184,7 +184,7 @@ WORLD = World(
     build,
     read=fiction_text.shown,
     reason="this poster shows {}, as such films do",
-    palette=fiction_text.palette,
+    draw=fiction_posters.draw,
     worth=worth,
     frozen={
         "fiction-1": Frozen(FROZEN, "01f4550b96fb5e7cdd531cc25425b49325cf28b441505bd9d87a499d77109302"),

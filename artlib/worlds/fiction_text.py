@@ -6,6 +6,7 @@ and tones/ (how a picture looks, how a story is told). No caption names its them
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 from importlib import resources
 
@@ -78,9 +79,46 @@ def shown(caption: str) -> tuple[str, str]:
     raise LookupError(f"{caption!r} shows no scene of fiction")
 
 
-def palette(caption: str) -> list[str]:
-    """The hex colours of the palette that a fictional caption names; empty for any other caption."""
-    return next((colours for name, colours in text().palettes.items() if name in caption), [])
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What a fictional caption says. `look`, `tone` and `actor` are empty where it says nothing of them; `palette` has
+    three hex colours."""
+
+    scene: str
+    look: str
+    tone: str
+    composition: str
+    palette: list[str]
+    actor: str
+
+
+def read(caption: str) -> Said | None:
+    """Take a caption of `caption` apart; None for any other."""
+    found = _caption_pattern().fullmatch(caption)
+    if found is None:
+        return None
+    words, look = text(), found["look"] or ""
+    tones = [tone for tone, looks in zip(words.tones, words.looks, strict=True) if look.lower() in looks]
+    return Said(
+        scene=found["scene"],
+        look=look,
+        tone=tones[0] if tones else "",
+        composition=found["composition"].lower(),
+        palette=words.palettes[found["palette"]],
+        actor=found["actor"] or "",
+    )
+
+
+@functools.cache
+def _caption_pattern() -> re.Pattern:
+    words = text()
+    compositions, palettes, cast = (
+        "|".join(map(re.escape, part)) for part in (words.compositions, words.palettes, words.cast)
+    )
+    return re.compile(
+        rf"(?P<scene>[^.]+)\. (?:(?P<look>[^.]+)\. )?(?P<composition>(?i:{compositions})) in (?P<palette>{palettes})"
+        rf"(?:, with (?P<actor>{cast}))?\."
+    )
 
 
 def split_words(lists: Sequence[list[str]], rng: np.random.Generator) -> list[dict[str, np.ndarray]]:

@@ -15,8 +15,8 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from artlib.data import History, Log, LogError, table
+from artlib.worlds import movielens_posters, simulation, sources, tmdb
 from artlib.worlds import movielens_text as texts
-from artlib.worlds import simulation, sources, tmdb
 from artlib.worlds.registry import Frozen, World
 from artlib.worlds.simulation import ids
 
@@ -375,6 +375,7 @@ WORLD = World(
     sources.folder,
     read=texts.shown,
     reason="this poster looks like such films, {}",
+    draw=movielens_posters.draw,
     frozen={
         "movielens-1": Frozen(
             {"n_train": 20_000, "n_validation": 3000, "n_test": 2000, "seed": 0},

@@ -41,6 +41,19 @@ def shown(caption: str) -> tuple[str, str]:
     raise LookupError(f"{caption!r} leans to no genre that has moods")
 
 
+def parts(caption: str) -> tuple[list[str], str] | None:
+    """The keywords of a caption and its mood; None for a caption of another world."""
+    moods = [mood for own in words()["moods"].values() for mood in own] + words()["other"]
+    mood = next((mood for mood in moods if caption.endswith(f", {mood}.")), None)
+    for template in words()["templates"]:
+        before = template.partition("{keywords}")[0]
+        if mood and caption.startswith(before):
+            *first, last = caption[len(before) : -len(f", {mood}.")].split(", ")
+            # A keyword with "and" in it takes no harm from being two.
+            return [*first, *last.rsplit(" and ", 1)], mood
+    return None
+
+
 def usable(keywords: list[str], name: str) -> list[str]:
     """The keywords that a caption can show and that do not name the title."""
     return [

@@ -7,10 +7,14 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from artlib.data import Log, LogError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,8 @@ class World:
         read: caption -> the genre it leans to, and the detail that gives it away; LookupError for other captions. Only
             worlds that compose captions know; without it, the teacher "world" has no reasons.
         reason: how a reason puts that detail, with {} in its place.
-        palette: caption -> hex colours of the picture that it describes; empty where it names none.
+        draw: caption -> the picture that it describes, always the same; None for captions of other worlds. Worlds that
+            do not draw have captions only.
         worth: log of this world -> what knowing each of the things that make members play would be worth; None where
             nobody knows.
         frozen: name -> a log of this world for the benchmark.
@@ -49,7 +54,7 @@ class World:
     source: Callable[[str], Path] | None = None
     read: Callable[[str], tuple[str, str]] | None = None
     reason: str = ""
-    palette: Callable[[str], list[str]] | None = None
+    draw: "Callable[[str], Image | None] | None" = None
     worth: Callable[[Log], pd.DataFrame] | None = None
     frozen: dict[str, Frozen] = dataclasses.field(default_factory=dict)
 

@@ -12,7 +12,7 @@ import scipy.stats
 
 from artlib import data, files, fingerprint
 from artlib.data import History, Log, LogError, contract
-from artlib.worlds import fiction, fiction_text, open_log, registry
+from artlib.worlds import fiction, fiction_catalogue, fiction_text, open_log, registry
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +127,21 @@ def test_play_rate_is_between_5_and_25_percent_in_every_period(world):
     assert set(world.arrays().reward) == {0, 1}
 
 
-def test_palette_is_read_off_a_caption(world):
-    captions = world.artworks["caption"].to_pylist()
-    assert all(len(fiction_text.palette(caption)) == 3 for caption in captions)
-    assert fiction_text.palette("something else") == []
+@pytest.mark.parametrize("genres", fiction.KINDS)
+def test_a_caption_is_taken_apart_as_it_was_put_together(genres):
+    words, rng = fiction_text.text(), np.random.default_rng(3)
+    catalogue = fiction_catalogue.draw(fiction.KINDS[genres], 60, rng)
+    for row, caption in enumerate(catalogue.captions):
+        said = fiction_text.read(caption)
+        assert said.scene.lower() in [scene.lower() for scene in words.scenes[catalogue.theme[row]]]
+        assert said.tone == (words.tones[catalogue.tone[row]] if genres == "broad" else "")
+        assert said.actor == (words.cast[catalogue.actor[row]] if catalogue.actor[row] >= 0 else "")
+        assert said.palette in words.palettes.values() and said.composition in words.compositions
+        assert (
+            f"{said.scene}. " + (f"{said.look}. " if said.look else "")
+            == caption[: caption.lower().index(said.composition + " in ")]
+        )
+    assert fiction_text.read("something else") is None
 
 
 # Bytes
