@@ -1,6 +1,7 @@
 """Anyone's policy beside the built-in ones, from the command line."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,23 @@ def test_a_policy_stands_beside_the_built_in_ones(folders, capsys):
     assert names == {"random", "popular", "production", "oracle", "mine"}
     values = {line.split()[0]: line.split()[3] for line in lines[1:] if " truth " in line}
     assert values["mine"] == values["oracle"] > values["production"] > values["random"]
+
+
+def test_the_documented_policy_can_be_judged(folders, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1].replace("LOG", str(folders / "log")), {})
+    assert cli.main(["evaluate", str(folders / "log"), "--policy", "mine.parquet", "--bootstrap", "100"]) == 0
+    values = {line.split()[0]: line.split()[3] for line in capsys.readouterr().out.splitlines() if " truth " in line}
+    assert values["mine"] == values["random"]
+
+
+def test_the_page_names_every_frozen_log_with_its_digest():
+    page = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text()
+    frozen = {name: log.digest for world in registry.known().values() for name, log in world.frozen.items()}
+    assert len(frozen) == 4
+    for name, digest in frozen.items():
+        assert re.search(rf"\| `{name}` \|.*\| {digest[:16]} \|", page) and f"## {name}\n" in page
 
 
 def test_an_entry_holds_the_logs_digest_and_every_estimate(folders, small_log, tmp_path):

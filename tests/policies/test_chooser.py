@@ -1,7 +1,9 @@
 """A model in service: it answers from a request alone as it does from its log, draws as it says, and goes on."""
 
 import dataclasses
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -91,6 +93,14 @@ def test_what_it_said_of_an_artwork_is_not_asked_again(adapter, monkeypatch):
     policy.choose([], "Other", CAPTIONS[::-1])
     with pytest.raises(pytest.fail.Exception):
         policy.choose([], "Other", ["A new picture"])
+
+
+def test_the_documented_decision_is_one(adapter, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    exec(code.replace("runs/quick/adapters/sft", str(adapter)), {})
+    artwork, propensity, *_ = capsys.readouterr().out.split()
+    assert artwork in ("0", "1") and float(propensity) in (pytest.approx(0.05), pytest.approx(0.95))
 
 
 # Exploration
