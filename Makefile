@@ -13,7 +13,7 @@ comma := ,
 READY := $(if $(GPU),$(INSTALLED),$(or $(firstword $(wildcard .venv/.installed-gpu)),$(INSTALLED)))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test test-all core lab bench lint clean
+.PHONY: help setup run demo test test-all browser core lab bench lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,10 @@ test: $(READY) ## the default tier of tests
 
 test-all: $(READY) ## every test, the slow ones too, one after the other
 	$(PYTHON) -m pytest -m "" $(ARGS)
+
+browser: $(READY) ## the notebooks in JupyterLab in Chromium (Debian: apt install chromium)
+	$(PYTHON) -m pip install --quiet --group browser
+	$(PYTHON) -m pytest -m browser $(ARGS)
 
 # JUPYTER_PATH would put other kernels before this environment's. Root is common in containers.
 lab: $(READY) ## open the notebooks in JupyterLab

@@ -91,14 +91,14 @@ def test_gpu_and_cpu_have_the_same_unsloth(project):
 def test_makefile_installs_groups_and_extras_that_exist(project):
     makefile = (ROOT / "Makefile").read_text()
     groups = set(re.findall(r"--group ([\w-]+)", makefile))
-    assert groups == {"test", "unbundled", "core-test"} and groups <= set(project["dependency-groups"])
+    assert groups == {"test", "unbundled", "core-test", "browser"} and groups <= set(project["dependency-groups"])
     named = set(re.findall(r"'\.\[(\w+)|\$\(comma\)(\w+)\)", makefile))
     assert {"".join(pair) for pair in named} == {"notebooks", "gpu"} <= set(project["project"]["optional-dependencies"])
 
 
 def test_targets_are_explained_and_ci_calls_those_that_exist():
     makefile = (ROOT / "Makefile").read_text()
-    targets = {"help", "setup", "run", "demo", "test", "test-all", "core", "lab", "bench", "lint", "clean"}
+    targets = set("help setup run demo test test-all browser core lab bench lint clean".split())
     assert set(re.findall(r"^([a-z-]+):.* ## ", makefile, re.MULTILINE)) == targets
     said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, env=PLAIN).stdout
     assert [line.split()[1] for line in said.splitlines()] == re.findall(r"^([a-z-]+):.* ## ", makefile, re.M)
@@ -160,6 +160,14 @@ def test_failed_installation_is_not_taken_as_done(checkout):
     (checkout / "broken").unlink()
     code, calls, _ = make(checkout, "test")
     assert code == 0 and len(calls) == 5 and calls[-1] == "-m pytest -n auto --maxprocesses 4 --dist worksteal"
+
+
+def test_browser_tier_installs_its_driver_which_no_other_target_does(checkout):
+    make(checkout, "setup")
+    code, calls, _ = make(checkout, "browser")
+    assert (code, calls) == (0, ["-m pip install --quiet --group browser", "-m pytest -m browser"])
+    makefile = (ROOT / "Makefile").read_text()
+    assert makefile.count("--group browser") == 1 and "playwright" not in makefile
 
 
 def test_gpu_installation_is_kept_by_the_other_targets(checkout):
