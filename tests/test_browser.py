@@ -26,7 +26,6 @@ from artlib.running import notebook
 
 pytestmark = pytest.mark.browser
 PICTURES = ROOT / "runs" / "browser"  # pytest's own folders are gone after three runs, anyone's
-EXPLORER = ROOT / "artlib" / "analysis" / "explorer.py"
 # A live kernel that says of itself that it is another one.
 OTHER_KERNEL = (
     "import sys, runpy; sys.executable = 'other'; runpy.run_module('ipykernel_launcher', run_name='__main__')"
@@ -146,7 +145,6 @@ def test_widgets_answer(opened, folder):
     page.get_by_text("it is night", exact=True).wait_for()
 
 
-@pytest.mark.skipif(not EXPLORER.exists(), reason="artlib.analysis.explorer is not there yet")
 def test_explorer_of_notebook_04_answers(opened, folder, small_log):
     from artlib.analysis import evaluation
     from artlib.policies import answers, baselines  # torch takes seconds, and no other test here needs it
