@@ -28,7 +28,7 @@ HOUSE = {
     "posttrain": "train trl trainer adapters objectives progress rewards examples teacher settings",
     "lm": "export generation embeddings prompts prompts.reasoned prompts.label prompts.appeal "
     "prompts.member_likelihood prompts.genre_likelihood prompts.caption prompts.text forward tree calibration model "
-    "encoder embedded unsloth machine",
+    "encoder embedded unsloth machine endpoint",
     "worlds": "own upworthy movielens fiction fiction_worth fiction_members fiction_catalogue movielens_text "
     "fiction_text simulation production tmdb sources registry",
     "data": "splits sampling log history columns oddities pictures contract",
