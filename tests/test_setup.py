@@ -26,6 +26,7 @@ HOUSE = {
     "analysis": "plots errors evaluation comparison choices summary",
     "policies": "answers text finetuned encoder readings bilinear rates llm baselines",
     "posttrain": "train trl trainer adapters objectives progress rewards examples teacher settings",
+    "captions": "fill record lengths local remote answers schema",
     "lm": "export generation embeddings prompts prompts.reasoned prompts.label prompts.appeal "
     "prompts.member_likelihood prompts.genre_likelihood prompts.caption prompts.text forward tree calibration model "
     "encoder embedded unsloth machine endpoint",
