@@ -10,6 +10,7 @@ import dataclasses
 import email.utils
 import json
 import os
+import queue
 import random
 import threading
 import time
@@ -210,18 +211,22 @@ def concurrently(
         leave: called when whoever iterates has had enough, so that what is under way ends soon.
         every: yield None, too, when nothing has come for so many seconds.
     """
+    came: queue.SimpleQueue = queue.SimpleQueue()  # waiting for all futures anew would take longer the more there are
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         under_way = {pool.submit(ask, question): question for question in questions}
+        for future in list(under_way):
+            future.add_done_callback(came.put)
         try:
             while under_way:
-                done, _ = concurrent.futures.wait(under_way, every, concurrent.futures.FIRST_COMPLETED)
-                if not done:
+                try:
+                    future = came.get(timeout=every)
+                except queue.Empty:
                     yield None
-                for future in done:
-                    question, error = under_way.pop(future), future.exception()
-                    if error is not None and not isinstance(error, Exception):
-                        raise error
-                    yield question, error or future.result()
+                    continue
+                question, error = under_way.pop(future), future.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield question, error or future.result()
         finally:
             if under_way:
                 leave()
