@@ -164,9 +164,10 @@ def fill(
     folder = Path(folder)
     if not folder.is_dir():
         raise LogError(f"{folder} is not a folder; a log is a folder of Parquet files")
+    lock = folder / f".{answers.FILE}.lock"
     try:
         # Two at once would pay twice, and one would undo what the other wrote.
-        with filelock.FileLock(folder / f".{answers.FILE}.lock", timeout=0):
+        with filelock.FileLock(lock, timeout=0):
             work = plan(folder, asked.model, words, side, limit)
             before = files.sha256(folder / record.TABLE)
             print(f"{work.todo()}, of {asked.name}", file=sys.stderr, flush=True)
@@ -177,6 +178,7 @@ def fill(
             who = {"model": asked.model, "question": schema.version(words, side), "words": words, "side": side}
             counts = {"captions": len(captions), "prompt_tokens": prompt, "completion_tokens": completion}
             record.write(folder, captions, before, who | counts | {"faults": work.faults})
+            lock.unlink(missing_ok=True)
             return work
     except filelock.Timeout:
         raise LogError(f"{folder} is being captioned by another process; let it end first") from None

@@ -55,7 +55,6 @@ class Picture(pydantic.BaseModel):
     # More than is asked for does no harm. Servers are told not to write it: OpenAI's wants to hear that.
     model_config = pydantic.ConfigDict(
         extra="ignore",
-        strict=True,
         json_schema_extra={"additionalProperties": False, "description": "What can be seen on an artwork."},
     )
 
