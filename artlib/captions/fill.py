@@ -174,9 +174,13 @@ def fill(
             if work.to_ask:
                 _ask(work, asked)
             captions = work.captions
-            _, prompt, completion = total(work.known[image] for image in {work.images[row] for row in captions})
+            # All that are in the log by this captioner, from earlier commands too.
+            texts = collections.Counter([*work.log.artworks["caption"].to_pylist(), *captions.values()])
+            own = [found for found in work.known.values() if found.caption in texts]
+            _, prompt, completion = total(own)
             who = {"model": asked.model, "question": schema.version(words, side), "words": words, "side": side}
-            counts = {"captions": len(captions), "prompt_tokens": prompt, "completion_tokens": completion}
+            written = sum(texts[caption] for caption in {found.caption for found in own})
+            counts = {"captions": written, "prompt_tokens": prompt, "completion_tokens": completion}
             record.write(folder, captions, before, who | counts | {"faults": work.faults})
             lock.unlink(missing_ok=True)
             return work

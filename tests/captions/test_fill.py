@@ -43,6 +43,11 @@ def valid(folder: Path) -> Log:
     return log
 
 
+def captioner_record(folder: Path) -> dict:
+    """What the manifest says of the captioner."""
+    return Log.load(folder, validate=False).manifest["captioner"]
+
+
 def test_captions_land_at_their_artworks_and_others_stay(tmp_path, capsys):
     folder = pictured_log(tmp_path / "log", 6, captions={1: "A cat.", 4: " \u200b\n"})
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -120,9 +125,12 @@ def test_a_server_that_misbehaves_costs_only_what_it_spoils(tmp_path, capsys):
     assert {i: asked.count(i) for i in range(12)} == expected
     last = [words(body) for body in server.bodies if number(body) == 5][-1]
     assert last.endswith("could not be used: the answer was too long and was cut off; be brief")
+    assert captioner_record(folder)["captions"] == 6 and captioner_record(folder)["faults"] == work.faults
     with serving(well) as server:  # who has mended it asks for the rest only
         assert command(folder, server) == 0
         assert sorted(server.numbers) == sorted(lost) and None not in captions(folder)
+    assert captioner_record(folder)["captions"] == 12 and captioner_record(folder)["faults"] == {}
+    assert captioner_record(folder)["prompt_tokens"] == 600  # the first server told none
 
 
 def test_a_caption_that_cannot_be_had_is_named_and_exits_1_and_the_others_are_kept(tmp_path, capsys):
