@@ -4,6 +4,7 @@
     worlds    where logs come from
     ope       off-policy evaluation; knows nothing of artworks or language models
     lm        a language model as a scorer of candidates
+    captions  words for artworks of which a log has the pictures
     posttrain from a log to an adapter
     policies  probabilities over candidates
     analysis  what came out

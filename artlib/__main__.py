@@ -1,4 +1,4 @@
-"""The command line: run the notebooks, check a log, export a model, fill in the tables, list the parameters."""
+"""The command line: run the notebooks, check and caption a log, export a model, fill in tables, list parameters."""
 
 import argparse
 import os
@@ -51,6 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="check a log folder against the contract")
     validate.add_argument("folder", type=Path)
     validate.set_defaults(command=_validate)
+
+    caption = commands.add_parser("caption", help="describe the artworks that have a picture and no caption")
+    caption.add_argument("folder", type=Path, metavar="LOG")
+    caption.add_argument("--captioner", metavar="NAME", help="an endpoint's URL, or a folder or hub id of a model")
+    caption.add_argument("--model", default="", metavar="NAME", help="the endpoint's (its key: OPENAI_API_KEY)")
+    caption.add_argument("--workers", type=int, metavar="N", help="questions at once (default: 8)")
+    caption.add_argument("--words", type=int, metavar="N", help="of a caption, at most (default: 60)")
+    caption.add_argument("--side", type=int, metavar="PIXELS", help="longer side, as sent (default: 768)")
+    caption.add_argument("--limit", type=int, metavar="N", help="only so many artworks, to try it")
+    caption.add_argument("--dry-run", action="store_true", help="ask nobody; say what would be asked")
+    caption.set_defaults(command=_caption)
 
     build = commands.add_parser(
         "build", help="write a log of the benchmark (docs/benchmark.md), and check that it is the one"
@@ -179,6 +190,36 @@ def _choose(options: argparse.Namespace) -> int:
     total, kept = chooser.answer_file(policy, file, options.folder, options.batch)
     print(f"{total:,} requests, {kept:,} of them answered before: {options.folder}")
     return 0
+
+
+def _caption(options: argparse.Namespace) -> int:
+    from artlib.captions import fill
+
+    given = {name: getattr(options, name) for name in ("words", "side", "limit", "workers")}
+    given = {name: number for name, number in given.items() if number is not None}  # the rest has defaults
+    if wrong := [name for name, number in given.items() if number < 1]:
+        print(f"artlib: --{wrong[0]} {given[wrong[0]]} must be at least 1", file=sys.stderr)
+        return 2
+    workers = given.pop("workers", 8)
+    if options.dry_run:
+        work = fill.plan(options.folder, options.model or options.captioner or "", **given)
+        print(work.todo())
+    elif not options.captioner:
+        print("artlib: say who describes the pictures with --captioner, or give --dry-run", file=sys.stderr)
+        return 2
+    else:
+        asked = fill.captioner(options.captioner, options.model, workers)
+        work = fill.fill(options.folder, asked, **given)
+        print(work.done())
+    said, warnings = work.audit()
+    print(said)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for artwork, reason in list(work.refused.items())[:20]:
+        print(f"no caption: {artwork}: {reason}", file=sys.stderr)
+    if len(work.failed) > 20:
+        print(f"no caption: and {len(work.failed) - 20:,} more artworks", file=sys.stderr)
+    return 1 if work.failed else 0
 
 
 def _export(options: argparse.Namespace) -> int:

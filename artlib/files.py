@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -76,3 +76,30 @@ def read_json(path: str | os.PathLike) -> dict | None:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError):
         return None
+
+
+@contextlib.contextmanager
+def json_lines(path: str | os.PathLike) -> Iterator[Callable[[dict], None]]:
+    """Yield a function that adds an entry to a file of JSON lines, so that a killed process loses the last at most."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            file.write("\n")  # a killed process's last line
+
+        def add(entry: dict) -> None:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+
+        yield add
+
+
+def read_json_lines(path: str | os.PathLike) -> list[dict]:
+    """The entries of a file of JSON lines, if it is there, without a line that a killed process left half-written."""
+    path, found = Path(path), []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                found.append(entry)
+    return found

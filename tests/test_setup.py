@@ -26,9 +26,10 @@ HOUSE = {
     "analysis": "explorer plots posters errors entries evaluation comparison choices summary",
     "policies": "chooser answers text finetuned encoder readings bilinear rates llm given requests baselines",
     "posttrain": "train trl trainer adapters objectives progress rewards examples teacher settings",
+    "captions": "fill record lengths local remote answers schema",
     "lm": "export generation embeddings prompts prompts.reasoned prompts.label prompts.appeal "
     "prompts.member_likelihood prompts.genre_likelihood prompts.caption prompts.text forward tree calibration model "
-    "encoder embedded unsloth machine",
+    "encoder embedded unsloth machine endpoint",
     "worlds": "own upworthy movielens fiction fiction_worth fiction_members fiction_catalogue movielens_posters "
     "fiction_posters fiction_layouts poster movielens_text fiction_text simulation production tmdb sources registry",
     "data": "splits sampling log background history columns oddities pictures contract",

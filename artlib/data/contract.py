@@ -95,7 +95,9 @@ def _nulls(name: str, table: pa.Table) -> Iterator[str]:
         yield f"{name}.parquet has no rows; a log needs at least one"
     for field in table.schema:
         column = table[field.name]
-        if (name, field.name) not in {("titles", "year"), ("artworks", "image")}:
+        if (name, field.name) == ("artworks", "caption"):
+            yield from _uncaptioned(table, pc.is_null(column).to_numpy(), "is null")
+        elif (name, field.name) not in {("titles", "year"), ("artworks", "image")}:
             yield from _fault(name, field.name, pc.is_null(column).to_numpy(), column, "is null", "give a value")
         if pa.types.is_list(field.type) and pc.list_flatten(column).null_count:
             inside = pc.list_parent_indices(column).filter(pc.is_null(pc.list_flatten(column)))
@@ -130,18 +132,28 @@ def spelt_otherwise(wanted: pa.ChunkedArray, known: pa.ChunkedArray) -> str:
 
 def _titles_and_artworks(titles: pa.Table, artworks: pa.Table) -> Iterator[str]:
     yield from _duplicates("titles", "title_id", titles)
-    yield from _unreadable("titles", "name", titles, "name the title")
+    bad, wrong = _unreadable(titles["name"])
+    yield from _fault("titles", "name", bad, titles["name"], wrong, "name the title")
     yield from _duplicates("artworks", "artwork_id", artworks)
     yield from _unknown("artworks", "title_id", artworks, titles["title_id"], "titles")
-    yield from _unreadable("artworks", "caption", artworks, "describe the artwork in words")
+    yield from _uncaptioned(artworks, *_unreadable(artworks["caption"]))
 
 
-def _unreadable(name: str, column: str, table: pa.Table, remedy: str) -> Iterator[str]:
-    """Texts of which a model reads nothing."""
-    texts = table[column].to_pylist()
+def _uncaptioned(artworks: pa.Table, bad: np.ndarray, wrong: str) -> Iterator[str]:
+    """Captions that are missing, of artworks with a picture and of others."""
+    pictured = pc.is_valid(artworks["image"]).to_numpy()
+    remedy = "describe the artwork in words"
+    shown = f"{remedy}, or have its picture described: python -m artlib caption FOLDER"
+    yield from _fault("artworks", "caption", bad & pictured, artworks["caption"], wrong, shown)
+    yield from _fault("artworks", "caption", bad & ~pictured, artworks["caption"], wrong, remedy)
+
+
+def _unreadable(column: pa.ChunkedArray) -> tuple[np.ndarray, str]:
+    """Texts of which a model reads nothing, and what is wrong with the first."""
+    texts = column.to_pylist()
     empty = np.array([not one_line(text) for text in texts], dtype=bool)
-    wrong = "is empty" if not empty.any() or not texts[int(np.argmax(empty))].strip() else "shows nothing to read"
-    yield from _fault(name, column, empty, table[column], wrong, remedy)
+    blank = not empty.any() or not texts[int(np.argmax(empty))].strip()
+    return empty, "is empty" if blank else "shows nothing to read"
 
 
 def _histories(tables: dict[str, pa.Table]) -> Iterator[str]:

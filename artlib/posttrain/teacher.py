@@ -5,10 +5,8 @@ use is counted by its fault and left out; a teacher that fails stops nothing.
 """
 
 import collections
-import concurrent.futures
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import sys
@@ -16,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from artlib import fingerprint, worlds
+from artlib import files, fingerprint, worlds
 from artlib.data import Log, genre_names
-from artlib.lm import generation, model
+from artlib.lm import endpoint, generation, model
 from artlib.lm.prompts.label import ANSWER
 from artlib.lm.prompts.reasoned import parse
 from artlib.lm.prompts.text import DAY
@@ -100,48 +98,25 @@ class World:
 
 
 class Endpoint:
-    """Any server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp, or a paid one.
+    """Any server that speaks OpenAI's chat completions (see `lm.endpoint`).
 
     Args:
-        url: up to and including /v1.
-        model_name: as the server knows it.
-        timeout: seconds for an answer.
+        url, model_name, timeout, pause: see `endpoint.Endpoint`.
         workers: questions under way at once.
-        The key, if one is needed, is read from OPENAI_API_KEY.
     """
 
-    def __init__(self, url: str, model_name: str, timeout: float = 60.0, workers: int = 8):
-        self.url, self.model_name, self.timeout, self.workers = url.rstrip("/"), model_name, timeout, workers
-        self.name = self.identity = f"{self.url} {model_name}"
+    def __init__(self, url: str, model_name: str, timeout: float = 60.0, workers: int = 8, pause: float = 1.0):
+        self._server, self.workers = endpoint.Endpoint(url, model_name, timeout, pause=pause), workers
+        self.name = self.identity = f"{self._server.url} {model_name}"
 
     def answers(self, questions: list[Question]) -> Iterator[tuple[Question, str | Exception]]:
-        import httpx
+        with self._server as server:
+            for found in endpoint.concurrently(self._ask, questions, self.workers, server.leave):
+                if found is not None:
+                    yield found
 
-        key = os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with (
-            httpx.Client(timeout=self.timeout, headers=headers) as client,
-            concurrent.futures.ThreadPoolExecutor(self.workers) as pool,
-        ):
-            under_way = {pool.submit(self._ask, client, question): question for question in questions}
-            try:
-                for future in concurrent.futures.as_completed(under_way):
-                    try:
-                        answer: str | Exception = future.result()
-                    except Exception as error:
-                        answer = error
-                    yield under_way[future], answer
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _ask(self, client, question: Question) -> str:
-        body = {"model": self.model_name, "messages": [{"role": "user", "content": question.request}], "temperature": 0}
-        reply = client.post(f"{self.url}/chat/completions", json=body)
-        reply.raise_for_status()
-        content = reply.json()["choices"][0]["message"]["content"]
-        if not isinstance(content, str):
-            raise ValueError(f"the answer is a {type(content).__name__}, not text")
-        return content
+    def _ask(self, question: Question) -> str:
+        return self._server.complete([{"role": "user", "content": question.request}]).text
 
 
 class Local:
@@ -195,23 +170,21 @@ def write(
     from tqdm import tqdm
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     keys = {question.impression: _key(teacher, question) for question in questions}
-    answered = _read(path)
+    answered = {
+        entry["key"]: entry["answer"] for entry in files.read_json_lines(path) if {"key", "answer"} <= set(entry)
+    }
     missing = [question for question in questions if ask and keys[question.impression] not in answered]
     faults: collections.Counter = collections.Counter()
-    with open(path, "a", encoding="utf-8") as file:
-        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-            file.write("\n")  # a killed run's last line
+    with files.json_lines(path) as add:
         answers = teacher.answers(missing) if missing else iter(())
         for question, answer in tqdm(answers, total=len(missing), desc=f"teacher {teacher.name}", mininterval=2):
             if isinstance(answer, Exception):
-                faults[f"no answer ({type(answer).__name__})"] += 1
+                faults[f"no answer ({getattr(answer, 'kind', type(answer).__name__)})"] += 1
                 continue
             key = keys[question.impression]
             answered[key] = answer
-            file.write(json.dumps({"key": key, "answer": answer}) + "\n")
-            file.flush()
+            add({"key": key, "answer": answer})
     usable, seen = {}, set()
     for question in questions:
         answer = answered.get(keys[question.impression])
@@ -260,15 +233,3 @@ def _names(reason: str, letter: str) -> bool:
 
 def _key(teacher: Teacher, question: Question) -> str:
     return hashlib.sha256(f"{teacher.identity}\n{question.request}".encode()).hexdigest()
-
-
-def _read(path: Path) -> dict[str, str]:
-    """Answers of a file, without a line that a killed run left half-written."""
-    answered = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-            answered[entry["key"]] = entry["answer"]
-        except (ValueError, KeyError, TypeError):
-            continue
-    return answered

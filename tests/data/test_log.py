@@ -720,6 +720,17 @@ def test_text_that_nobody_sees_is_as_good_as_empty(copy, file, column, text):
         Log.load(copy)
 
 
+@pytest.mark.parametrize("caption", [None, " \u200b"])
+def test_a_missing_caption_is_to_be_written_by_hand_or_from_the_picture(copy, caption):
+    change(copy, "artworks", {2: {"caption": caption, "image": "a.png"}, 5: {"caption": caption}})
+    with pytest.raises(LogError) as caught:
+        Log.load(copy)
+    pictured, bare = str(caught.value).splitlines()[1:3]
+    assert "artworks.parquet row 2, column caption" in pictured
+    assert pictured.endswith("or have its picture described: python -m artlib caption FOLDER")
+    assert "artworks.parquet row 5, column caption" in bare and bare.endswith("; describe the artwork in words")
+
+
 def test_text_is_read_on_one_line_and_spelt_as_it_was():
     pass
 

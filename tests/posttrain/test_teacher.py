@@ -112,7 +112,7 @@ def server():
 
 
 def test_an_endpoint_that_times_out_or_answers_rubbish_loses_nothing_and_is_counted(server, tmp_path):
-    endpoint = teacher.Endpoint(server, "judge", timeout=0.5, workers=3)
+    endpoint = teacher.Endpoint(server, "judge", timeout=0.5, workers=3, pause=0.01)
     usable, counts = teacher.write(questions(10), endpoint, tmp_path / "reasons.jsonl")
     assert sorted(usable) == [0, 7, 8, 9]
     assert usable[7] == f"Reason 7: {REASON}\nAnswer: B"
@@ -124,7 +124,7 @@ def test_an_endpoint_that_times_out_or_answers_rubbish_loses_nothing_and_is_coun
 
 
 def test_only_what_is_missing_is_asked_again(server, tmp_path):
-    endpoint, path = teacher.Endpoint(server, "judge", timeout=0.5), tmp_path / "reasons.jsonl"
+    endpoint, path = teacher.Endpoint(server, "judge", timeout=0.5, pause=0.01), tmp_path / "reasons.jsonl"
     first, _ = teacher.write(questions(4)[2:] + questions(9)[7:], endpoint, path)
     Server.requests.clear()
     with open(path, "a") as file:
@@ -136,7 +136,7 @@ def test_only_what_is_missing_is_asked_again(server, tmp_path):
     assert third == second and counts["asked"] == 0
     kept, counts = teacher.write(questions(12)[7:], endpoint, path, ask=False)
     assert kept == second and counts["asked"] == 0 and counts["questions"] == 5
-    other = teacher.write(questions(8)[7:], teacher.Endpoint(server, "another", timeout=0.5), path)[1]
+    other = teacher.write(questions(8)[7:], teacher.Endpoint(server, "another", timeout=0.5, pause=0.01), path)[1]
     assert other["asked"] == 1  # another teacher is another answer
 
 
@@ -215,7 +215,7 @@ def test_a_local_model_answers_every_question(tmp_path):
 
 def test_teachers_are_made_by_name(small_log):
     assert isinstance(teacher.make("world", "", small_log), teacher.World)
-    assert teacher.make("http://localhost:1/v1/", "qwen", small_log).url == "http://localhost:1/v1"
+    assert teacher.make("http://localhost:1/v1/", "qwen", small_log).name == "http://localhost:1/v1 qwen"
     assert isinstance(teacher.make("some/model", "", small_log), teacher.Local)
     with pytest.raises(ValueError, match="is an endpoint: say which of its models with teacher_model"):
         teacher.make("http://localhost:1/v1", "", small_log)
