@@ -31,7 +31,8 @@ HOUSE = {
     "encoder embedded unsloth machine",
     "worlds": "own upworthy movielens fiction fiction_worth fiction_members fiction_catalogue movielens_text "
     "fiction_text simulation production tmdb sources registry",
-    "data": "splits sampling log history columns oddities pictures contract",
+    "data": "importing frames logged propensities derive sources splits sampling log history columns oddities pictures "
+    "contract dataset_card",
     "ope": "synthetic comparison sample_size result selection sequences diagnostics reward_model intervals estimators "
     "feedback frames validation",
     "fingerprint": "",
