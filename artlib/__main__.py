@@ -1,4 +1,4 @@
-"""The command line: run the notebooks, check a log, export a model, fill in the tables, list the parameters."""
+"""The command line: run the notebooks, import or check a log, export a model, fill in tables, list the parameters."""
 
 import argparse
 import os
@@ -52,6 +52,15 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("folder", type=Path)
     validate.set_defaults(command=_validate)
 
+    import_ = commands.add_parser("import", help="write a log from a folder of your own tables, CSV or Parquet")
+    import_.add_argument("folder", type=Path, help="titles, artworks, impressions, histories, plays; mapping.yaml")
+    import_.add_argument("out", type=Path, help="the log folder to write")
+    import_.add_argument("--mapping", type=Path, metavar="FILE", help="default: mapping.yaml in the folder")
+    import_.add_argument(
+        "--estimate-propensities", action="store_true", help="where none were logged, from what was shown"
+    )
+    import_.set_defaults(command=_import)
+
     export = commands.add_parser("export", help="write the base model with an adapter's weights added in")
     export.add_argument("adapter", type=Path, help="runs/NAME/adapters/METHOD")
     export.add_argument("path", type=Path, help="what to write: a folder, or with --form gguf a file")
@@ -99,6 +108,16 @@ def _validate(options: argparse.Namespace) -> int:
         print(f"{name:<12}{table.num_rows:>12,}")
     for warning in log.warnings():
         print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from artlib.data import importing
+
+    log = importing.import_folder(options.folder, options.out, options.mapping, options.estimate_propensities)
+    for warning in log.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"written: {options.out}")
     return 0
 
 

@@ -111,6 +111,7 @@ def overview(log: Log):
     sns.histplot(stop - start, bins=40, color=PALETTE[0], ax=axes[1])
     axes[1].set(xlabel="titles watched before the impression", ylabel="impressions")
     group = pd.cut(arrays.propensity, [0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1])
+    group = "not known" if log.propensities == "none" else group
     frame = pd.DataFrame({"propensity": group, "reward": arrays.reward})
     sns.pointplot(frame, x="propensity", y="reward", color=PALETTE[1], errorbar=("ci", 95), seed=0, ax=axes[2])
     axes[2].set(xlabel="propensity of what was shown", ylabel="mean reward, 95 % interval")

@@ -7,9 +7,12 @@ learn from · splits.py what of a split that judges another knows.
 
 from artlib.data.columns import pad, unpad
 from artlib.data.contract import LogError
+from artlib.data.dataset_card import card
+from artlib.data.frames import from_frames
 from artlib.data.history import History, genre_matrix, genre_names
 from artlib.data.log import SCHEMAS, Arrays, Log, LogWarning, table
 from artlib.data.sampling import impressions, plays, shuffled_plays
+from artlib.data.sources import Report
 from artlib.data.splits import leakage
 
 __all__ = [
@@ -19,6 +22,9 @@ __all__ = [
     "Log",
     "LogError",
     "LogWarning",
+    "Report",
+    "card",
+    "from_frames",
     "genre_matrix",
     "genre_names",
     "impressions",
