@@ -192,6 +192,8 @@ def values(table: pd.DataFrame, estimator: str) -> pd.DataFrame:
         "match_rate",
     ]
     rows = table[(table["slice"] == "all") & (table["estimator"] == estimator)]
+    estimated = rows["verdict"].str.startswith("estimated propensities")
+    rows = rows.assign(estimator=np.where(estimated, f"{estimator} (estimated propensities)", estimator))
     return rows.sort_values("value")[columns]
 
 

@@ -21,7 +21,10 @@ from artlib.data.sources import Report, Source, arrow
 
 TABLES = ("titles", "artworks", "histories", "impressions", "plays")
 # Columns that the tables may have besides those of the log.
-ALSO = {"impressions": ("shown_artwork", "greedy"), "plays": ("user_id", "title_id", "timestamp", "reward")}
+ALSO = {
+    "impressions": ("shown_artwork", "greedy", "greedy_artwork"),
+    "plays": ("user_id", "title_id", "timestamp", "reward"),
+}
 BY_TABLE = ("timezone", "unit", "time_format", "separator")
 OPTIONS: dict[str, Any] = {
     "timezone": None,
@@ -71,7 +74,7 @@ def from_frames(
         shares: of train, validation and test where there is no column split; split_by: "time", or "pair", at random by
             user and title.
         logging: how what was shown was chosen: "uniform"; "epsilon-greedy", with `epsilon` and a column `greedy` (index
-            or id of what was shown but for the exploration); "production", by the probabilities in that column.
+            of what chance did not choose) or `greedy_artwork` (its id); "production", by that column's probabilities.
         propensities: "estimate" to estimate them from what was shown, where there are none.
         weight_max: by which weights of histories are divided; by default the largest, where it is above 1.
         manifest: what else the manifest is to say, as {"reward": "minutes watched", "licence": "..."}.

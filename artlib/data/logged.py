@@ -95,6 +95,7 @@ def _rewards(source: Source, plays: Source | None, made: dict) -> np.ndarray:
     if source.report.faults:  # times that are not known cannot be joined
         return np.zeros(len(source))
     counted = np.ones(len(plays)) if value is None else derive.numbers(plays, "reward", value)
+    plays.fault("reward", np.isnan(counted), counted, "is nothing", "say what the play was worth, or leave the row out")
     reward = derive.credited(sides[0], sides[1].assign(value=counted), window)
     what = (
         f"from {plays.label}: what came within {source.options['window']} after the last impression of user and title"
@@ -178,22 +179,20 @@ def _at(lists: pa.ListArray, places: np.ndarray) -> np.ndarray:
 
 
 def _epsilon_greedy(source: Source, candidates: pa.ListArray, equal: np.ndarray) -> np.ndarray:
-    epsilon, column = (
-        source.options["epsilon"],
-        source.need("greedy", "epsilon-greedy needs what was shown but for chance"),
-    )
-    if column is None:
-        return equal
-    named = not (derive.is_number(column.type) or derive.all_match(column, r"\d{1,2}"))
-    if named:
-        best = derive.index_of(source, "greedy", candidates)
+    epsilon = source.options["epsilon"]
+    if source.get("greedy_artwork") is not None:
+        best = derive.index_of(source, "greedy_artwork", candidates)
     else:
+        column = source.need(
+            "greedy", "epsilon-greedy needs what was shown but for chance: its index, or greedy_artwork"
+        )
+        if column is None:
+            return equal
         best = derive.numbers(source, "greedy", column)
         lengths = pc.list_value_length(candidates).fill_null(0).to_numpy()
         outside = ~((best >= 0) & (best < lengths) & (best == np.round(best)))
-        source.fault(
-            "greedy", outside, best, "is not an index into candidates", "count from 0, or give the artwork's id"
-        )
+        remedy = "count from 0; an artwork's id goes by the name of greedy_artwork"
+        source.fault("greedy", outside, best, "is not an index into candidates", remedy)
         best = np.where(outside, 0, best).astype(int)
     found = epsilon * equal
     found[np.arange(len(best)), np.maximum(best, 0)] += 1 - epsilon

@@ -104,9 +104,8 @@ def arrow(label: str, frame: Any) -> pa.Table:
     if isinstance(frame, dict):
         frame = pd.DataFrame(frame)
     if isinstance(frame, pd.DataFrame):
-        if twice := frame.columns[frame.columns.duplicated()].tolist():
-            raise LogError(f"{label}: two columns are called {twice[0]!r}; rename one")
-        table = pa.table({str(name): _of_pandas(label, name, frame[name]) for name in frame.columns})
+        columns = [_of_pandas(label, str(name), frame.iloc[:, place]) for place, name in enumerate(frame.columns)]
+        table = pa.table(columns, names=[str(name) for name in frame.columns])
     elif hasattr(frame, "__arrow_c_stream__"):
         table = pa.table(frame)
     elif hasattr(frame, "to_table"):  # pyarrow's datasets
@@ -118,6 +117,9 @@ def arrow(label: str, frame: Any) -> pa.Table:
             f"{label} is a {type(frame).__name__}; give a pandas or Polars frame, a DuckDB relation, a pyarrow "
             "table or dataset, or anything else that has __arrow_c_stream__"
         )
+    for name in table.column_names:
+        if table.column_names.count(name) > 1:
+            raise LogError(f"{label}: two columns are called {name!r}; rename one")
     return pa.table({name: _plain(table[name]) for name in table.column_names})
 
 

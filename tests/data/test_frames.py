@@ -190,8 +190,8 @@ def test_uniform_and_epsilon_greedy_logging_give_production_and_propensity():
     size = log.arrays().mask.sum(axis=1)
     assert log.arrays().propensity == pytest.approx(1 / size) and log.manifest["production_is"] == "known"
     best = [row.candidates[0] for row in frames["impressions"].itertuples()]
-    for greedy in (best, [0] * 60):
-        log, _ = made(without(bare, "impressions", greedy=greedy), logging="epsilon-greedy", epsilon=0.3)
+    for greedy in ({"greedy_artwork": best}, {"greedy": [0] * 60}):
+        log, _ = made(without(bare, "impressions", **greedy), logging="epsilon-greedy", epsilon=0.3)
         arrays = log.arrays()
         assert arrays.production[:, 0] == pytest.approx(0.7 + 0.3 / size)
         assert arrays.production[arrays.mask].sum() == pytest.approx(60)

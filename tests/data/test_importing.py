@@ -78,6 +78,21 @@ def test_files_that_cannot_be_read_are_named(export, tmp_path):
         importing.import_folder(export, tmp_path / "log")
 
 
+@pytest.mark.parametrize(
+    ("separator", "encoding", "mapping"),
+    [(";", "utf-8-sig", ""), ("\t", "latin-1", "encoding: latin-1"), ("|", "utf-8", "delimiter: '|'\nseparator: ','")],
+)
+def test_csv_of_spreadsheets_is_read(tmp_path, separator, encoding, mapping):
+    frames = tables()
+    frames["titles"]["synopsis"] = 'Two lines,\n"quoted"; and K\u00e4se'
+    for name, frame in frames.items():
+        frame = frame.map(lambda v: json.dumps(v) if isinstance(v, list) else v)
+        frame.to_csv(tmp_path / f"{name}.csv", sep=separator, encoding=encoding, index=False)
+    (tmp_path / "mapping.yaml").write_text(mapping or "{}")
+    log = importing.import_folder(tmp_path, tmp_path / "log", report=lambda _: None)
+    assert log.titles["synopsis"].to_pylist() == frames["titles"]["synopsis"].tolist()
+
+
 def test_pictures_are_found_in_the_export_from_the_log(export):
     from PIL import Image
 
@@ -115,7 +130,7 @@ def test_datasets_loads_every_table_of_a_folder_by_name(small_log, tmp_path, mon
 
 
 def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
-    """In the page's order, on the export that its first line makes; `artlib run` and `evaluate` have their own tests."""
+    """In the page's order, on the export that its first line makes; `run` and `evaluate` have tests of their own."""
     monkeypatch.chdir(tmp_path)
     example = ROOT / "examples" / "csv_export.py"
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

@@ -9,7 +9,7 @@ import pytest
 
 from artlib import ope
 from artlib.analysis import errors, evaluation
-from artlib.data import Log, LogError, from_frames, propensities
+from artlib.data import Log, LogError, from_frames, propensities, shuffled_plays
 from artlib.policies import baselines
 
 KIND = ("Drama", "Comedy")
@@ -103,6 +103,7 @@ def test_ips_by_estimated_propensities_is_near_the_truth_and_every_verdict_says_
     policies = {"production": test.arrays().production, "best": best, "random": baselines.uniform(test)}
     table = evaluation.evaluate(estimated, test, policies, n_bootstrap=200)
     assert table["verdict"].str.startswith("estimated propensities: ").all()
+    assert (evaluation.values(table, "snips")["estimator"] == "snips (estimated propensities)").all()
     whole = table[table["slice"] == "all"].set_index(["policy", "estimator"])
     for name in ("best", "random"):
         value = (truth[judged] * policies[name]).sum(axis=1).mean()
@@ -200,6 +201,10 @@ def test_pictures_of_a_log_without_propensities_are_drawn(small_log):
     test = log.split("test")
     for figure in (plots.overview(log), plots.calibration(test, {"oracle": baselines.oracle(test)})):
         figure.canvas.draw()
+
+
+def test_the_control_of_a_log_without_propensities_has_none_either(unknown):
+    shuffled_plays(unknown[0]).validate()
 
 
 def test_the_manifest_and_the_column_must_agree(small_log):
