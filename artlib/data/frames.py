@@ -102,11 +102,11 @@ def from_frames(
     chosen = sources["impressions"].options
     manifest = {"world": "own", **chosen["manifest"], "propensities": made.propensities}
     log = Log(manifest=manifest | {"production_is": made.production_is}, folder=_folder(folder), **tables)
-    if chosen["propensities"] == "estimate":
-        log = _estimated(log, made, sources["impressions"])
     faults = contract.find(log.tables(), log.propensities) + pictures.faults(log.artworks, log.folder)
     told.faults += [_in_their_words(fault, sources, {"impressions": made.rows, "histories": rows}) for fault in faults]
     told.refuse()
+    if chosen["propensities"] == "estimate":
+        log = _estimated(log, made, sources["impressions"])
     log = dataclasses.replace(log, **{name: part.cast(SCHEMAS[name]) for name, part in log.tables().items()})
     told.counts = {name: len(part) for name, part in log.tables().items()}
     split = log.impressions["split"].to_numpy()

@@ -42,14 +42,11 @@ def impressions(source: Source, artworks: pa.Table, plays: Source | None) -> Log
     candidates = made["candidates"] = _candidates(source, made["title_id"], artworks)
     if source.get("shown_artwork") is not None:
         shown = derive.index_of(source, "shown_artwork", candidates)
-    elif (
-        column := source.need("shown", "give the index of the shown candidate, or its id as shown_artwork")
-    ) is not None:
-        remedy = "give the index of the shown candidate, from 0; its id goes by the name of shown_artwork"
-        shown = derive.whole(source, "shown", column, remedy)
-        shown = np.nan_to_num(shown.to_numpy(zero_copy_only=False), nan=-1).astype(np.int64)
     else:
-        shown = np.zeros(len(source), dtype=np.int64)
+        column = source.need("shown", "give the index of the shown candidate, or its id as shown_artwork")
+        remedy = "give the index of the shown candidate, from 0; its id goes by the name of shown_artwork"
+        column = pa.chunked_array([[0] * len(source)]) if column is None else column
+        shown = derive.whole(source, "shown", column, remedy).fill_null(-1).to_numpy().astype(np.int64)
     made["shown"] = pa.array(shown, pa.int32())
     made["reward"] = pa.array(_rewards(source, plays, made), from_pandas=True)
     made["propensity"], made["production"], propensities_, production_is = _logging(source, candidates, shown)
@@ -91,8 +88,12 @@ def _rewards(source: Source, plays: Source | None, made: dict) -> np.ndarray:
         columns = {name: given.get(name, None) for name in ("user_id", "title_id")}
         keys = {name: (derive.ids(side, name) if ids is None else ids).to_pylist() for name, ids in columns.items()}
         time = made["timestamp"] if side is source else derive.timestamps(side)
-        sides.append(pd.DataFrame(keys | {"timestamp": time.to_pandas()}).dropna(subset="timestamp"))
-    if source.report.faults:  # times that are not known cannot be joined
+        sides.append(pd.DataFrame(keys | {"timestamp": time.to_pandas()}))
+    unknown = sides[1].isna().any(axis=1).to_numpy()
+    plays.fault(
+        "timestamp", unknown, sides[1]["timestamp"], "has no time, user or title", "give it, or leave the row out"
+    )
+    if source.report.faults or sides[0]["timestamp"].isna().any():  # times that are not known cannot be joined
         return np.zeros(len(source))
     counted = np.ones(len(plays)) if value is None else derive.numbers(plays, "reward", value)
     plays.fault("reward", np.isnan(counted), counted, "is nothing", "say what the play was worth, or leave the row out")
@@ -138,7 +139,10 @@ def _logging(source: Source, candidates: pa.ListArray, shown: np.ndarray) -> tup
         source.derived("propensity", "production's probability of what was shown (logging: production)")
         return pa.array(propensity), listed, "logged", "known"
     if known is not None and len(shown):
-        propensity = derive.numbers(source, "propensity", column) if column is not None else known[here]
+        inside = mask[here] & (shown >= 0)  # of others the contract says that nothing was shown
+        propensity = (
+            np.where(inside, known[here], 1) if column is None else derive.numbers(source, "propensity", column)
+        )
         listed = unpad(known, mask) if listed is None else listed
         return pa.array(propensity, from_pandas=True), listed, "logged", "known"
     if column is None:
@@ -156,11 +160,13 @@ def _logging(source: Source, candidates: pa.ListArray, shown: np.ndarray) -> tup
         return pa.array(propensity, from_pandas=True), listed, "logged", "known"
     source.missing(
         "production",
-        "only its probability of what was shown is known, the rest is spread evenly: lifts by IPS and SNIPS are right, "
-        "DR is left out; give a list of probabilities, or how was chosen (logging: uniform or epsilon-greedy)",
+        "taken to be what chose; only its probability of what was shown is known, the rest is spread evenly: lifts by "
+        "IPS and SNIPS are right, DR is left out; give a list of probabilities, or logging: uniform or epsilon-greedy",
     )
     spread = np.where(mask, ((1 - propensity) / np.maximum(lengths - 1, 1))[:, None], 0)
     spread[here] = np.where(lengths > 1, propensity, 1)
+    credible = (propensity > 0) & (propensity <= 1) & (shown >= 0) & (shown < lengths)  # the contract names others
+    spread = np.where(credible[:, None], spread, equal)
     return pa.array(propensity, from_pandas=True), unpad(spread, mask), "logged", "shown"
 
 
@@ -171,10 +177,10 @@ _ASK = (
 
 
 def _at(lists: pa.ListArray, places: np.ndarray) -> np.ndarray:
-    """(n,) the number at each place of each list; NaN where it has none."""
+    """(n,) the number at each place of each list; 1 where it has none, which the contract names by the place."""
     offsets = lists.offsets.to_numpy()
     inside = (places >= 0) & (places < np.diff(offsets))
-    flat = np.append(lists.values.to_numpy(zero_copy_only=False), np.nan)
+    flat = np.append(lists.values.to_numpy(zero_copy_only=False), 1.0)
     return np.where(inside, flat[np.where(inside, offsets[:-1] + places, len(flat) - 1)], np.nan)
 
 
@@ -211,7 +217,7 @@ def _split(source: Source, made: dict) -> np.ndarray:
     if source.report.faults or not len(source):  # times or ids are not known
         made["split"] = pa.array(["train"] * len(source), pa.string())
         return everything
-    pairs = pd.DataFrame({name: made[name].to_pylist() for name in ("user_id", "title_id")})
+    pairs = pd.DataFrame({name: made[name].to_pylist() for name in ("user_id", "title_id")}).fillna("")
     time, by = made["timestamp"].cast(pa.int64()).to_numpy(zero_copy_only=False), source.options["split_by"]
     split, keep = derive.splits(pairs, time, source.options["shares"], by)
     made["split"] = pa.array(split, pa.string())

@@ -216,7 +216,7 @@ def test_where_only_the_propensity_of_the_shown_is_known_lifts_are_right_and_dr_
     frames = tables(400)
     log, told = made(without(frames, "impressions", "production"))
     whole, _ = made(frames)
-    assert any("only its probability of what was shown" in line for line in told.missing)
+    assert any("only its probability of what was shown is known" in line for line in told.missing)
     found = {}
     for name, each in (("whole", whole), ("part", log)):
         test = each.split("test")
@@ -261,7 +261,7 @@ def test_plays_count_for_the_last_impression_before_them_within_the_window():
     frames["impressions"] = frames["impressions"].assign(user_id="0", title_id="10", candidates=[["100", "101"]] * 4)
     frames["impressions"]["shown"], frames["impressions"]["production"] = 0, [[0.5, 0.5]] * 4
     frames["impressions"]["timestamp"] = [START + pd.Timedelta(hours=h) for h in (0, 5, 6, 90)]
-    hours = [3, 7, 8, 100, 200]  # the first's, the third's twice, the last's, and one too late for any
+    hours = [3, 7, 8, 100, 130]  # the first's, the third's twice, the last's, and one too late for any
     plays = pd.DataFrame({"user_id": 0, "title_id": 10, "timestamp": [START + pd.Timedelta(hours=h) for h in hours]})
     bare = without(frames, "impressions", "reward", split="test", propensity=0.5) | {"histories": None}
     log, told = made(bare | {"plays": plays}, window="24h")
@@ -417,6 +417,25 @@ def test_a_fault_names_their_file_row_column_value_and_a_remedy(tmp_path, table,
     file = "films.csv" if table == "titles" else f"{table}.csv"
     assert f"{file} row 2, column" in str(raised.value) and message in str(raised.value)
     assert ";" in str(raised.value) and not (tmp_path / "log").exists()
+
+
+def test_faults_are_named_where_values_are_to_be_derived_from_them():
+    frames = tables(300)
+    rows = frames["impressions"].drop(columns=["production", "propensity", "split"])
+    for changed, message in (
+        ({"user_id": [None, *rows["user_id"][1:]]}, "row 0, column user_id: None is null"),
+        ({"timestamp": [None, *rows["timestamp"][1:]]}, "row 0, column timestamp: None is null"),
+        ({"shown": [9, *rows["shown"][1:]]}, "row 0, column shown: 9 is not an index"),
+        ({"candidates": [None, *rows["candidates"][1:]]}, "row 0, column candidates: None is null"),
+    ):
+        for options in ({"propensities": "estimate"}, {"logging": "uniform"}, {}):
+            with pytest.raises(LogError) as raised:
+                made(frames | {"impressions": rows.assign(**changed)}, split_by="pair", **options)
+            assert message in str(raised.value) and str(raised.value).count("\n- ") == 1
+    plays = rows[["user_id", "title_id", "timestamp"]].copy()
+    plays.loc[1, "timestamp"] = None
+    with pytest.raises(LogError, match="plays row 1, column timestamp: NaT has no time, user or title"):
+        made(frames | {"impressions": rows.drop(columns="reward"), "plays": plays}, split_by="pair", window="1h")
 
 
 @pytest.mark.parametrize(
