@@ -36,3 +36,11 @@ def test_ones_own_log_is_valid_without_a_warning_and_judged(tmp_path):
     table = load("own_log").main(tmp_path / "again").set_index(["policy", "estimator"])
     assert (table["n"] == len(log.split("test").impressions)).all()
     assert table.loc[("popular", "snips"), "lift"] > 0 and np.isfinite(table.loc[("production", "ips"), "value"])
+
+
+def test_a_csv_export_becomes_a_log_without_a_warning_and_is_judged(tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = load("csv_export").main(tmp_path).set_index(["policy", "estimator"])
+    assert "derived:" in capsys.readouterr().out
+    assert table.loc[("popular", "snips"), "lift_lower"] > 0 and (table["verdict"] == "ok").all()

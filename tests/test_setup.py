@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Wings, and in each the files, from the top down: each may import those below it, and no others.
 HOUSE = {
     "__main__": "",
+    "commands": "notebooks models logs",
     "running": "pipeline report publish notebook forecast display run_folder parameters",
     "analysis": "explorer plots posters errors entries evaluation comparison choices summary",
     "policies": "chooser answers text finetuned encoder readings bilinear rates llm given requests baselines",
@@ -32,7 +33,8 @@ HOUSE = {
     "encoder embedded unsloth machine endpoint",
     "worlds": "own upworthy movielens fiction fiction_worth fiction_members fiction_catalogue movielens_posters "
     "fiction_posters fiction_layouts poster movielens_text fiction_text simulation production tmdb sources registry",
-    "data": "splits sampling log background history columns oddities pictures contract",
+    "data": "tables tables.importing tables.frames tables.logged tables.propensities tables.derive tables.sources "
+    "splits sampling log background history columns oddities pictures contract dataset_card",
     "ope": "synthetic comparison sample_size result selection sequences diagnostics reward_model intervals estimators "
     "feedback frames validation",
     "fingerprint": "",

@@ -41,6 +41,7 @@ def describe(log: Log, test: Log, policy: np.ndarray, production: np.ndarray) ->
         q = np.where(arrays.mask, test.expected_reward(), -np.inf)
         loss = q.max(axis=1) - np.where(arrays.mask, policy * np.where(arrays.mask, q, 0), 0).sum(axis=1)
     else:
+        test.require_propensities("the estimated loss of an impression")
         gain = (production - policy)[rows, arrays.shown] / arrays.propensity
         loss = gain * arrays.reward
     return pd.DataFrame(

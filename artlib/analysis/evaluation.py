@@ -10,6 +10,11 @@ from artlib.data import Log, oddities
 from artlib.policies.baselines import popular_scores
 
 ESTIMATORS = ("ips", "snips", "dr")
+# What stands in the column production, by the entry production_is of the manifest, and what it means for estimates.
+PRODUCTION = {
+    "shown": "only production's probability of what was shown is known: no DR, which asks for that of every candidate",
+    "random": "production is not known; a choice at random stands in for it, and lifts are over that",
+}
 COLUMNS = [
     "policy",
     "slice",
@@ -60,7 +65,9 @@ def reward_model(log: Log, test: Log, policies: dict[str, np.ndarray], seed: int
     """
     arrays = test.arrays()
     rate = np.where(arrays.mask, popular_scores(log, test), 0)
-    features = [rate, np.log(np.maximum(arrays.production, 1e-6))]
+    features = [rate]
+    if test.manifest.get("production_is") not in PRODUCTION:  # else it would tell what was shown, or nothing
+        features.append(np.log(np.maximum(arrays.production, 1e-6)))
     features += [policies[name] for name in ("text",) if name in policies]
     folds = max(2, min(5, len(np.unique(arrays.user))))
     return ope.cross_fit(
@@ -77,11 +84,12 @@ def feedbacks(
         name: ope.Feedback(
             reward=arrays.reward[rows],
             action=arrays.shown[rows],
-            propensity=arrays.propensity[rows],
+            propensity=None if test.propensities == "none" else arrays.propensity[rows],
             target=target[rows],
             q_hat=None if q_hat is None else q_hat[rows],
             mask=arrays.mask[rows],
             cluster=getattr(arrays, cluster)[rows],
+            propensities="estimated" if test.propensities == "estimated" else "logged",
         )
         for name, target in policies.items()
     }
@@ -95,14 +103,24 @@ def evaluate(
     Args:
         log: the whole log; test: the impressions that the policies were asked about.
         policies: name -> (n, K); "production" among them.
-        estimators: names in `ope.ESTIMATORS`.
+        estimators: names in `ope.ESTIMATORS`; none of them for the truth alone. Of a log without propensities "dm".
         n_bootstrap: replicates, clustered by user, paired over policies.
 
     Returns:
         A row per policy, slice and estimator (`COLUMNS`). In simulated worlds there is also the estimator "truth":
         the mean true expected reward of what the policy shows, with the sampling interval over the test users, and
-        every row carries it as `true_value`.
+        every row carries it as `true_value`. Verdicts say so where propensities are estimated or production is unknown.
+
+    Raises:
+        LogError: the log has no propensities (`Log.propensities`), and an estimator divides by them.
     """
+    if divide := [name for name in estimators if name != "dm"]:
+        test.require_propensities(", ".join(divide))
+    production = PRODUCTION.get(test.manifest.get("production_is"), "")
+    if production:
+        print(f"warning: {production}")
+    if test.manifest.get("production_is") == "shown":
+        estimators = [name for name in estimators if name not in ("dr", "dm")]
     for warning in oddities.other_order(test.impressions):
         print(f"warning: {warning}")
     q_hat = reward_model(log, test, policies, seed) if len(np.unique(test.arrays().user)) > 1 else None
@@ -112,15 +130,18 @@ def evaluate(
     truth = test.expected_reward() if test.truth is not None else None
     frames = []
     for name, rows in slices(log, test).items():
-        frame = ope.compare(
-            feedbacks(test, policies, q_hat, rows), "production", list(estimators), n_bootstrap=n_bootstrap, seed=seed
-        )
+        frame = pd.DataFrame(columns=COLUMNS)
+        if estimators:
+            found = feedbacks(test, policies, q_hat, rows)
+            frame = ope.compare(found, "production", list(estimators), n_bootstrap=n_bootstrap, seed=seed)
+        if test.manifest.get("production_is") == "random":
+            frame["verdict"] = "lifts over a random choice: " + frame["verdict"]
         if truth is not None:
             # The direct method with the true rewards for a model: sum_k pi_k q_k, without any noise of rewards.
             known = ope.compare(
                 feedbacks(test, policies, truth, rows), "production", "dm", n_bootstrap=n_bootstrap, seed=seed
             ).assign(estimator="truth", verdict="ok: known truth")
-            frame = pd.concat([frame, known], ignore_index=True)
+            frame = pd.concat([part for part in (frame, known) if len(part)], ignore_index=True)
             frame["true_value"] = frame["policy"].map(known.set_index("policy")["value"])
         frames.append(frame.assign(slice=name))
     return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
@@ -171,6 +192,8 @@ def values(table: pd.DataFrame, estimator: str) -> pd.DataFrame:
         "match_rate",
     ]
     rows = table[(table["slice"] == "all") & (table["estimator"] == estimator)]
+    estimated = rows["verdict"].str.startswith("estimated propensities")
+    rows = rows.assign(estimator=np.where(estimated, f"{estimator} (estimated propensities)", estimator))
     return rows.sort_values("value")[columns]
 
 
@@ -217,14 +240,22 @@ def power(
     """Whether n impressions of a log like this could show a policy's lift over production: `ope.power`.
 
     Returns:
-        A row an estimator; none where the log cannot say, and then `attrs["reason"]`.
+        A row an estimator; none where the log cannot say, and then `attrs["reason"]`. Estimators by estimated
+        propensities are named so.
     """
     arrays = test.arrays()
-    if len(np.unique(arrays.user)) > 1 and arrays.reward.any():
+    reason = "it takes test impressions of several users, and a reward above 0 among them"
+    if test.propensities == "none":
+        reason = "it has no propensities"
+    elif len(np.unique(arrays.user)) > 1 and arrays.reward.any():
         found = feedbacks(test, policies, reward_model(log, test, policies, seed))
-        return ope.power(found[name], found["production"], lift=lift, n=n, estimators=ESTIMATORS)
+        names = ESTIMATORS[:2] if test.manifest.get("production_is") == "shown" else ESTIMATORS
+        table = ope.power(found[name], found["production"], lift=lift, n=n, estimators=names)
+        if test.propensities == "estimated":
+            table["estimator"] += " (estimated propensities)"
+        return table
     nothing = pd.DataFrame(columns=["estimator", "power", "impressions", "detectable_lift"])
-    nothing.attrs["reason"] = "it takes test impressions of several users, and a reward above 0 among them"
+    nothing.attrs["reason"] = reason
     return nothing
 
 

@@ -151,6 +151,7 @@ def overview(log: Log):
     sns.histplot(stop - start, bins=40, color=PALETTE[0], ax=axes[1])
     axes[1].set(xlabel="titles watched before the impression", ylabel="impressions")
     group = pd.cut(arrays.propensity, [0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1])
+    group = "not known" if log.propensities == "none" else group
     frame = pd.DataFrame({"propensity": group, "reward": arrays.reward})
     sns.pointplot(frame, x="propensity", y="reward", color=PALETTE[1], errorbar=("ci", 95), seed=0, ax=axes[2])
     axes[2].set(xlabel="propensity of what was shown", ylabel="mean reward, 95 % interval")
@@ -245,13 +246,14 @@ def slices(table: pd.DataFrame, policies: list[str], estimator: str):
 def calibration(test: Log, choices: dict[str, np.ndarray], bins: int = 8):
     """Played impressions: how often the played artwork is a candidate that the policy gave probability p.
 
-    Each play is weighted by its inverse propensity, so that what production preferred to show does not count twice.
+    Each play is weighted by its inverse propensity, where there is one, so that what production preferred to show does
+    not count twice.
     """
     arrays = test.arrays()
     played = (arrays.reward > 0) & (arrays.mask.sum(axis=1) > 1)
     if not played.any():
         return sentence("No calibration: no test impression with several candidates has a reward above 0.")
-    weight = (1 / arrays.propensity)[played, None] * arrays.mask[played]
+    weight = np.nan_to_num(1 / arrays.propensity, nan=1.0)[played, None] * arrays.mask[played]
     hit = np.arange(arrays.mask.shape[1]) == arrays.shown[played, None]
     # Under uniform showing a play lands on c in proportion to p(play | c); the other candidates share the rest.
     figure, axis = plt.subplots(figsize=(5.2, 4.6))

@@ -3,16 +3,19 @@
 log.py the log in memory and on disk · contract.py, oddities.py what may be wrong or odd about it · pictures.py artworks
 as images · history.py what members watched · background.py what a model has to know of the log that it was trained on ·
 columns.py Arrow columns as arrays · sampling.py which impressions to learn from · splits.py what of a split that judges
-another knows.
+another knows · dataset_card.py what a stranger is told of one · tables/ a log of somebody's own tables.
 """
 
 from artlib.data.background import Background
 from artlib.data.columns import pad, unpad
 from artlib.data.contract import LogError
+from artlib.data.dataset_card import card
 from artlib.data.history import History, genre_matrix, genre_names
 from artlib.data.log import SCHEMAS, Arrays, Log, LogWarning, table
 from artlib.data.sampling import impressions, plays, shuffled_plays
 from artlib.data.splits import leakage
+from artlib.data.tables.frames import from_frames
+from artlib.data.tables.sources import Report
 
 __all__ = [
     "SCHEMAS",
@@ -22,6 +25,9 @@ __all__ = [
     "Log",
     "LogError",
     "LogWarning",
+    "Report",
+    "card",
+    "from_frames",
     "genre_matrix",
     "genre_names",
     "impressions",

@@ -13,6 +13,13 @@ import pyarrow.compute as pc
 from artlib import ArtlibError
 
 SPLITS = ("train", "validation", "test")
+# What the column propensity holds, in the manifest; without an entry it is "logged". With "none" all its rows are null.
+PROPENSITIES = ("logged", "estimated", "none")
+# What estimated propensities ask one to believe.
+ASSUMED = (
+    "this assumes that what was shown depended on nothing but the title, its candidates and the genres that the member "
+    "had watched (no unobserved confounding), and that every candidate could be shown (overlap)"
+)
 # Probabilities come rounded: to four decimals, or as float32. The sum of K of them may be off by K times half of the
 # last decimal; what is off by less is taken as it is meant.
 TOLERANCE = 1e-4
@@ -35,16 +42,21 @@ class LogError(ArtlibError, ValueError):
     """A log that breaks its contract."""
 
 
-def find(tables: dict[str, pa.Table]) -> list[str]:
+def find(tables: dict[str, pa.Table], propensities: str = "logged") -> list[str]:
     """The first fault of each kind in the tables of a log.
 
     Args:
         tables: by file name (see `log.SCHEMAS`), with the columns and types of the schemas.
+        propensities: one of PROPENSITIES.
 
     Returns:
         One line a kind: file, row (counting from 0), column, value, remedy. Empty for a valid log.
     """
-    faults = [fault for name, table in tables.items() for fault in _nulls(name, table)]
+    if propensities not in PROPENSITIES:
+        return [
+            f"manifest.json, propensities: {propensities!r} is not one of {', '.join(PROPENSITIES)}; name what they are"
+        ]
+    faults = [fault for name, table in tables.items() for fault in _nulls(name, table, propensities)]
     if faults:  # the other checks read every value
         return faults
     return [
@@ -76,7 +88,11 @@ def _visible(char: str) -> str:
     return "" if unicodedata.category(char) == "Cf" else " "
 
 
-def _fault(file: str, column: str, bad: np.ndarray, values, wrong: str, remedy: str) -> Iterator[str]:
+def _fault(name: str, column: str, bad: np.ndarray, values, wrong: str, remedy: str) -> Iterator[str]:
+    yield from first_fault(f"{name}.parquet", column, bad, values, wrong, remedy)
+
+
+def first_fault(file: str, column: str, bad: np.ndarray, values, wrong: str, remedy: str) -> Iterator[str]:
     """Yield the fault of the first True row of `bad`, if there is one; `values` is indexed by row."""
     bad = np.asarray(bad, dtype=bool)
     if bad.any():
@@ -87,18 +103,26 @@ def _fault(file: str, column: str, bad: np.ndarray, values, wrong: str, remedy: 
         text = str(value) if isinstance(value, datetime.datetime) else repr(value)
         text = text if len(text) <= 120 else text[:117] + "..."
         more = f" (and {bad.sum() - 1:,} more rows)" if bad.sum() > 1 else ""
-        yield f"{file}.parquet row {row}, column {column}: {text} {wrong}{more}; {remedy}"
+        yield f"{file} row {row}, column {column}: {text} {wrong}{more}; {remedy}"
 
 
-def _nulls(name: str, table: pa.Table) -> Iterator[str]:
+def _nulls(name: str, table: pa.Table, propensities: str) -> Iterator[str]:
     if not len(table) and name != "histories":
         yield f"{name}.parquet has no rows; a log needs at least one"
     for field in table.schema:
         column = table[field.name]
+        null, remedy = pc.is_null(column).to_numpy(), "give a value"
         if (name, field.name) == ("artworks", "caption"):
-            yield from _uncaptioned(table, pc.is_null(column).to_numpy(), "is null")
-        elif (name, field.name) not in {("titles", "year"), ("artworks", "image")}:
-            yield from _fault(name, field.name, pc.is_null(column).to_numpy(), column, "is null", "give a value")
+            yield from _uncaptioned(table, null, "is null")
+            continue
+        if field.name == "propensity":
+            remedy += ', or leave all of them null and write "propensities": "none" into manifest.json'
+            if propensities == "none":
+                wrong = "is there, and manifest.json says that there are none"
+                yield from _fault(name, field.name, ~null, column, wrong, 'write "propensities": "logged" into it')
+                continue
+        if (name, field.name) not in {("titles", "year"), ("artworks", "image")}:
+            yield from _fault(name, field.name, null, column, "is null", remedy)
         if pa.types.is_list(field.type) and pc.list_flatten(column).null_count:
             inside = pc.list_parent_indices(column).filter(pc.is_null(pc.list_flatten(column)))
             bad = np.isin(np.arange(len(column)), inside.to_numpy())
@@ -213,6 +237,7 @@ def _feedback(name: str, tables: dict[str, pa.Table]) -> Iterator[str]:
     )
     propensity = table["propensity"].to_numpy()
     outside = ~((propensity >= SMALLEST) & (propensity <= 1 + TOLERANCE + ROUNDING))
+    outside &= pc.is_valid(table["propensity"]).to_numpy()  # of nulls, `_nulls` has judged
     yield from _fault(
         name,
         "propensity",

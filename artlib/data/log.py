@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artlib import files
-from artlib.data import contract, oddities, pictures
+from artlib.data import contract, dataset_card, oddities, pictures
 from artlib.data.background import SAMPLE, Background
 from artlib.data.columns import codes, pad
 from artlib.data.contract import SPLITS, LogError
@@ -34,7 +34,7 @@ _FEEDBACK = [
     pa.field("timestamp", _TIME, nullable=False),
     pa.field("candidates", pa.list_(pa.string()), nullable=False),
     pa.field("shown", pa.int32(), nullable=False),
-    pa.field("propensity", pa.float64(), nullable=False),
+    pa.field("propensity", pa.float64()),  # null in all rows where nobody knows: `Log.propensities`
     pa.field("reward", pa.float64(), nullable=False),
 ]
 SCHEMAS = {
@@ -95,7 +95,7 @@ class Arrays:
         candidates: (n, K) row of each candidate in `artworks`; -1 where padded.
         mask: (n, K) True where there is a candidate.
         shown: (n,) column of the artwork that was shown.
-        propensity: (n,) logging policy's probability of `shown`.
+        propensity: (n,) logging policy's probability of `shown`; NaN where there are none (`Log.propensities`).
         reward: (n,) observed reward, >= 0.
         production: (n, K) the production policy's probabilities; 0 where padded; None for the earlier period.
         user, title: (n,) integer codes; `title` is the row in `titles`.
@@ -121,7 +121,7 @@ class Arrays:
     @property
     def logging(self) -> np.ndarray:
         """(n, K) with which probability each candidate was shown, as far as the log says: production's where it drew
-        what was shown, else the same for all; 0 where padded."""
+        what was shown, else, or where there are no propensities, the same for all; 0 where padded."""
         own = np.take_along_axis(self.production, self.shown[:, None], axis=1)[:, 0]
         drew = np.abs(own - self.propensity) <= 1e-3 * own + 1e-4
         return np.where(drew[:, None], self.production, self.mask / self.mask.sum(axis=1, keepdims=True))
@@ -190,7 +190,8 @@ class Log:
         return log
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write the log with a manifest of row counts and checksums; the folder appears whole or not at all.
+        """Write the log with a manifest of row counts and checksums, and a dataset card (README.md) by which
+        `datasets.load_dataset(folder, "impressions")` finds each table; the folder appears whole or not at all.
 
         Pictures stay where they are: paths to them become absolute in a log that is written elsewhere.
 
@@ -206,6 +207,7 @@ class Log:
                 pq.write_table(table, path, compression="zstd")
                 written[path.name] = {"rows": table.num_rows, "sha256": files.sha256(path)}
             files.write_json(temporary / "manifest.json", {**self.manifest, "files": written})
+            (temporary / "README.md").write_text(dataset_card.card(self))
 
     def _artworks_for(self, folder: Path) -> pa.Table:
         """The artworks, with paths of pictures that hold in another folder than the log's own."""
@@ -219,6 +221,22 @@ class Log:
         absolute = [image and str(pictures.path(self.folder.absolute(), image)) for image in images]
         place = self.artworks.schema.get_field_index("image")
         return self.artworks.set_column(place, self.artworks.schema.field(place), pa.array(absolute, pa.string()))
+
+    @property
+    def propensities(self) -> str:
+        """What the column propensity holds: "logged"; "estimated" from what was shown, by a model; or "none", and then
+        it is null in all rows."""
+        return self.manifest.get("propensities", "logged")
+
+    def require_propensities(self, what: str) -> None:
+        """Raise a LogError, in which `what` is the subject, if the log has no propensities."""
+        if self.propensities == "none":
+            raise LogError(
+                f"{what} divides by the probability with which the logging policy showed what it showed, and this log "
+                "has none (manifest.json: propensities none). Log them; or, if the choice was made by a known rule, "
+                "import again with logging: uniform or epsilon-greedy; or import with --estimate-propensities, and "
+                "believe what that assumes. The direct method (dm) needs none"
+            )
 
     def tables(self) -> dict[str, pa.Table]:
         """The tables that this log has, by name."""
@@ -234,14 +252,14 @@ class Log:
             LogError: the first faults of each kind, one a line, with file, row (from 0), column, value, remedy.
         """
         folder = folder or self.folder or ""
-        faults = contract.find(self.tables()) + pictures.faults(self.artworks, folder)
+        faults = contract.find(self.tables(), self.propensities) + pictures.faults(self.artworks, folder)
         if faults:
             where = f"{folder}: " if str(folder) else ""
             raise LogError(f"{where}not a valid log\n" + "\n".join(f"- {fault}" for fault in faults))
 
     def warnings(self) -> list[str]:
         """What is odd about a valid log, a line each: what will not be judged, what is probably meant otherwise."""
-        return oddities.warnings(self.tables())
+        return [*oddities.propensities(self.propensities), *oddities.warnings(self.tables())]
 
     def split(self, name: str) -> "Log":
         """The same log with the impressions (and truth) of one split only."""

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artlib.data.contract import ROUNDING, TOLERANCE, known_users, spelt_otherwise
+from artlib.data.contract import ASSUMED, ROUNDING, TOLERANCE, known_users, spelt_otherwise
 
 FEW = 4  # impressions of a title by which one sees whether a policy personalises
 
@@ -27,6 +27,17 @@ def warnings(tables: dict[str, pa.Table]) -> list[str]:
         *_rounded(tables["impressions"]),
         *_unjudged(tables["impressions"]),
     ]
+
+
+def propensities(kind: str) -> Iterator[str]:
+    """A warning if the probabilities of what was shown were not logged; `kind` as in `contract.PROPENSITIES`."""
+    if kind == "estimated":
+        yield f"impressions.parquet, column propensity: estimated, not logged; {ASSUMED}"
+    elif kind == "none":
+        yield (
+            "impressions.parquet, column propensity: there are none; IPS, SNIPS and DR are refused, and so are "
+            "the training methods that divide by them"
+        )
 
 
 def _no_genres(titles: pa.Table) -> Iterator[str]:
@@ -56,6 +67,8 @@ def other_order(impressions: pa.Table) -> Iterator[str]:
     lengths = pc.list_value_length(impressions["production"]).to_numpy()
     flat, first = pc.list_flatten(impressions["production"]).to_numpy(), np.cumsum(lengths) - lengths
     shown, propensity = impressions["shown"].to_numpy(), impressions["propensity"].to_numpy()
+    if np.isnan(propensity).any():  # there are none: see `propensities`
+        return
     close = np.abs(flat - np.repeat(propensity, lengths)) <= TOLERANCE + 1e-3 * flat
     off = ~close[first + shown]
     if not off.any():
@@ -92,7 +105,7 @@ def _rounded(impressions: pa.Table) -> Iterator[str]:
     flat = pc.list_flatten(impressions["production"]).to_numpy()
     row = np.repeat(np.arange(len(impressions)), lengths)
     total = np.bincount(row, weights=flat, minlength=len(impressions))
-    off = np.maximum(np.abs(total - 1), np.maximum(propensity - 1, 0))
+    off = np.fmax(np.abs(total - 1), np.fmax(propensity - 1, 0))
     if (off > ROUNDING).any():
         yield (
             f"impressions.parquet, columns production and propensity: {(off > ROUNDING).sum():,} rows are rounded "

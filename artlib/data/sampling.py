@@ -44,6 +44,8 @@ def shuffled_plays(log: Log, seed: int = 0) -> Log:
         "shown": np.where(moved, drawn, impressions["shown"].to_numpy()),
         "propensity": np.where(moved, 1 / lengths, impressions["propensity"].to_numpy()),
     }
+    if log.propensities == "none":
+        del changed["propensity"]
     for name, values in changed.items():
         at = impressions.schema.get_field_index(name)
         field = impressions.schema.field(at)

@@ -1,7 +1,7 @@
 """When not to believe an off-policy estimate: overlap, weights, propensities, and a verdict in words."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Diagnostics:
         model_bias_error: its cluster-robust standard error.
         uniform_logging: whether propensities are 1 / candidates with as many candidates everywhere, on
             which replay relies.
+        propensities: "logged", "estimated" or "none". Without any, all that rests on weights is NaN.
     """
 
     n: int
@@ -60,10 +61,13 @@ class Diagnostics:
     model_bias: float
     model_bias_error: float
     uniform_logging: bool
+    propensities: str = "logged"
 
 
 def diagnose(feedback: Feedback) -> Diagnostics:
     """Diagnostics of a target policy on a log; they do not depend on the estimator."""
+    if feedback.propensity is None:
+        return _without_propensities(feedback)
     w, total = feedback.weight, feedback.weight.sum()
     mean_weight, weight_error = _mean_and_error(w, feedback)
     model_bias, model_bias_error = float("nan"), float("nan")
@@ -85,7 +89,21 @@ def diagnose(feedback: Feedback) -> Diagnostics:
         model_bias=model_bias,
         model_bias_error=model_bias_error,
         uniform_logging=_is_uniform(feedback),
+        propensities=feedback.propensities,
     )
+
+
+def _without_propensities(feedback: Feedback) -> Diagnostics:
+    unknown = {field.name: float("nan") for field in fields(Diagnostics)}
+    known: dict[str, Any] = {
+        "n": feedback.n,
+        "n_clusters": feedback.n_clusters,
+        "match_rate": float(feedback.target_propensity.mean()),
+        "support_known": False,
+        "uniform_logging": False,
+        "propensities": "none",
+    }
+    return Diagnostics(**(unknown | known))
 
 
 def effective_size(weight: np.ndarray) -> float:
@@ -133,6 +151,8 @@ def verdict(d: Diagnostics, estimator: str, shift: Shift = NO_SHIFT, std_error: 
         estimator: name in ESTIMATORS.
         shift: see `regularisation_shift`.
         std_error: of the value.
+
+    Of estimated propensities it says so first: "estimated propensities: ok" is not "ok".
     """
     concerns = [(d.n_clusters < MIN_CLUSTERS, f"only {d.n_clusters} independent clusters")]
     if estimator == "dm":
@@ -152,10 +172,13 @@ def verdict(d: Diagnostics, estimator: str, shift: Shift = NO_SHIFT, std_error: 
             ),
         ]
     reasons = [text for applies, text in concerns if applies]
-    return "ok" if not reasons else "do not trust: " + "; ".join(reasons)
+    said = "ok" if not reasons else "do not trust: " + "; ".join(reasons)
+    return f"estimated propensities: {said}" if d.propensities == "estimated" else said
 
 
 def _model_concern(d: Diagnostics) -> str:
+    if d.propensities == "none":
+        return "the interval leaves out the reward model's error, which a log without propensities cannot tell"
     return (
         "the interval leaves out the reward model's error, which the log puts at "
         f"{d.model_bias:+.2g} +- {2 * d.model_bias_error:.2g}"

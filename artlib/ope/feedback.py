@@ -27,7 +27,8 @@ class Feedback:
         reward: (n,) observed reward r_i of the shown candidate; may be fractional or negative. Adding c to all
             rewards moves SNIPS by c, but IPS by c mean(w), which is c in expectation only.
         action: (n,) column a_i of the shown candidate, in 0 .. K - 1.
-        propensity: (n,) probability pi_b(a_i | x_i) with which the logging policy showed it, in [1e-50, 1].
+        propensity: (n,) probability pi_b(a_i | x_i) with which the logging policy showed it, in [1e-50, 1]. None where
+            nobody knows: of the estimators, only dm and on-policy do without, and diagnostics are NaN.
         target: (n, K) target policy pi_e(a | x_i); rows sum to 1, padded cells are 0.
         q_hat: (n, K) reward model q(x_i, a), needed by the model-based estimators. Predict each row with
             a model that was not fitted on it (see `cross_fit`).
@@ -35,6 +36,7 @@ class Feedback:
         cluster: (n,) label of the independent unit, usually the user. Default: every row is its own.
         logging: (n, K) the whole logging policy pi_b(a | x_i), if known. Only diagnostics read it: with it
             the target's mass on candidates that the log could never show is exact, not estimated.
+        propensities: "logged", or "estimated" by a model of what was shown: then every verdict says so.
 
     Raises:
         ValueError: naming the argument, the first faulty row, its value and the remedy.
@@ -42,12 +44,13 @@ class Feedback:
 
     reward: np.ndarray
     action: np.ndarray
-    propensity: np.ndarray
+    propensity: np.ndarray | None
     target: np.ndarray
     q_hat: np.ndarray | None = None
     mask: np.ndarray | None = None
     cluster: np.ndarray | None = None
     logging: np.ndarray | None = None
+    propensities: str = "logged"
 
     def __post_init__(self):
         fields, corrections = _validated(self)
@@ -73,6 +76,7 @@ class Feedback:
         cluster: str | None = "cluster",
         logging: str | list[str] | None = "logging",
         candidates: str | None = None,
+        propensities: str = "logged",
     ) -> "Feedback":
         """Feedback from a data frame with a row per impression; rows are padded and the mask is made here.
 
@@ -93,6 +97,7 @@ class Feedback:
                 where there is no column of the default name.
             cluster: column of labels, usually the user. Default: "cluster" if there is one, else every row is its own.
             candidates: column with lists of ids, in the order of target.
+            propensities: "logged" or "estimated".
 
         Raises:
             ValueError: naming the argument, the frame's column, the row, its index label and the remedy.
@@ -108,7 +113,7 @@ class Feedback:
             "candidates": candidates,
         }
         try:
-            return cls(**frames.arguments(frame, columns))
+            return cls(**frames.arguments(frame, columns), propensities=propensities)
         except CellError as error:
             raise ValueError(frames.located(error, frame, columns)) from None
 
@@ -127,6 +132,11 @@ class Feedback:
     @cached_property
     def weight(self) -> np.ndarray:
         """(n,) importance weight w_i = pi_e(a_i | x_i) / pi_b(a_i | x_i)."""
+        if self.propensity is None:
+            raise ValueError(
+                "propensity is None: this estimator divides by the probability with which the log showed what it "
+                "showed; give it, or choose an estimator without (dm, on-policy)"
+            )
         return self.target_propensity / self.propensity
 
     @cached_property
@@ -179,12 +189,17 @@ def _validated(feedback: Feedback) -> tuple[dict[str, np.ndarray | None], list[s
         f"must be finite (at most {LARGEST:g} in size); look up what was earned: leaving such rows out biases",
     )
     action = validation.column_index(feedback.action, mask)
-    propensity, excess = validation.propensities(feedback.propensity, n)
+    propensity, excess = None, ""
+    if feedback.propensity is not None:
+        propensity, excess = validation.propensities(feedback.propensity, n)
+    if feedback.propensities not in ("logged", "estimated"):
+        raise ValueError(f"propensities is {feedback.propensities!r}: it must be 'logged' or 'estimated'")
     target, target_off = validation.distribution("target", target, mask)
     logging, logging_off = None, ""
     if feedback.logging is not None:
         logging = validation.matrix("logging", feedback.logging, n, target.shape[1])
         logging, logging_off = validation.distribution("logging", logging, mask)
+    if logging is not None and propensity is not None:
         require(
             np.isclose(logging[np.arange(n), action], propensity, rtol=1e-3, atol=TOLERANCE),
             "propensity",

@@ -22,7 +22,8 @@ def greedy(scores: np.ndarray) -> np.ndarray:
 def popular_scores(log: Log, impressions: Log) -> np.ndarray:
     """The play rate of each candidate in the earlier period and the training split, for whoever watches.
 
-    Inverse propensities correct for what the logging policy preferred to show; rates are shrunk to the average.
+    Inverse propensities, where there are any, correct for what the logging policy preferred to show; rates are shrunk
+    to the average.
 
     Returns:
         (n, K) smoothed rates; -inf where padded. Candidates never shown get the average.
@@ -30,7 +31,7 @@ def popular_scores(log: Log, impressions: Log) -> np.ndarray:
     parts = [log.split("train").arrays()] + ([log.arrays("earlier")] if log.earlier is not None else [])
     artwork = np.concatenate([part.shown_artwork for part in parts])
     reward = np.concatenate([part.reward for part in parts])
-    weight = np.concatenate([1 / (part.propensity * part.mask.sum(axis=1)) for part in parts])
+    weight = np.nan_to_num(np.concatenate([1 / (part.propensity * part.mask.sum(axis=1)) for part in parts]), nan=1.0)
     shown = np.bincount(artwork, weights=weight, minlength=len(log.artworks))
     played = np.bincount(artwork, weights=weight * reward, minlength=len(log.artworks))
     average = np.average(reward, weights=weight)

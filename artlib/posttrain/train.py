@@ -22,6 +22,8 @@ from artlib.posttrain import adapters, examples, progress, rewards, trainer, trl
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import METHODS, Settings
 
+# Methods that divide by propensities, or ask with which odds each candidate was shown.
+DIVIDE = ("sft-ips", "sft-logq", "awsft", "counterfactual", "grpo")
 FEW = 4  # validation plays by which an adapter that is read back is checked
 
 
@@ -43,7 +45,12 @@ def post_train(
     Returns:
         What training.json holds: settings, data, code, frame, background, curve, temperature, seconds, versions ...;
         `seconds` is that of the last process, if it went on from another's checkpoint (`resumed`).
+
+    Raises:
+        LogError: the log has no propensities (`Log.propensities`) and the method divides by them.
     """
+    if settings.method in DIVIDE:
+        log.require_propensities(f"method={settings.method}")
     folder = Path(folder)
     start, started = _start(log, folder, settings), time.time()
     deserved = examples.given_targets(examples.learnt_from(log, settings), targets, settings)

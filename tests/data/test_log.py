@@ -85,7 +85,7 @@ def test_saving_replaces_an_older_log_whole_and_leaves_nothing_else(small_log, t
     (folder / "stray").touch()
     dataclasses.replace(small_log, earlier=None).save(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["manifest.json", *(f"{name}.parquet" for name in FILES if name != "earlier")]
+        ["README.md", "manifest.json", *(f"{name}.parquet" for name in FILES if name != "earlier")]
     )
     assert list(tmp_path.iterdir()) == [folder]
 

@@ -1,0 +1,96 @@
+"""Commands on policies: evaluate, choose, export."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def add(commands) -> None:
+    """Add them to the command line."""
+    evaluate = commands.add_parser("evaluate", help="judge policies on a log: values and lifts over production")
+    evaluate.add_argument("log", type=Path, metavar="LOG")
+    evaluate.add_argument(
+        "--policy",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="Parquet: impression_id, probabilities; or a folder of such files, as runs/NAME/policies",
+    )
+    evaluate.add_argument("--split", default="test", help="which impressions judge (default: test)")
+    evaluate.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="replicates, clustered by user")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument(
+        "--out", type=Path, metavar="FILE", help="all estimates: .parquet, .csv, or .json for an entry"
+    )
+    evaluate.set_defaults(command=_evaluate)
+
+    choose = commands.add_parser("choose", help="answer requests with a post-trained model: what to show, how probably")
+    choose.add_argument("adapter", type=Path, help="runs/NAME/adapters/METHOD")
+    choose.add_argument(
+        "requests", type=Path, help="Parquet, see docs/serving.md; or a log, whose split is asked about"
+    )
+    choose.add_argument("folder", type=Path, metavar="out", help="a folder for the choices; a killed run goes on")
+    choose.add_argument(
+        "--explore", choices=("none", "epsilon", "softmax"), default="none", help="how choices are drawn"
+    )
+    choose.add_argument("--epsilon", type=float, default=0.05, help="of epsilon: share of any candidate")
+    choose.add_argument("--temperature", type=float, default=1.0, help="of softmax: above 1 explores more")
+    choose.add_argument("--seed", type=int, default=0, help="of the draws")
+    choose.add_argument("--batch", type=int, default=1024, help="requests at once")
+    choose.add_argument("--split", default="test", help="of a log")
+    choose.set_defaults(command=_choose)
+
+    export = commands.add_parser("export", help="write the base model with an adapter's weights added in")
+    export.add_argument("adapter", type=Path, help="runs/NAME/adapters/METHOD")
+    export.add_argument("path", type=Path, help="what to write: a folder, or with --form gguf a file")
+    export.add_argument("--form", choices=("merged", "gguf"), default="merged", help="16 bit, or llama.cpp's 8 bit")
+    export.add_argument(
+        "--llama-cpp",
+        metavar="FOLDER",
+        default=os.environ.get("LLAMA_CPP"),
+        help="llama.cpp's sources, which convert to gguf (default: LLAMA_CPP)",
+    )
+    export.set_defaults(command=_export)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from artlib.analysis import entries
+    from artlib.data import Log
+
+    log = Log.load(options.log)
+    table = entries.judge(log, options.policy, options.split, options.bootstrap, options.seed)
+    print(entries.shown(table).to_string(index=False))
+    if options.out:
+        entries.save(options.out, log, table)
+        print(f"written: {options.out}")
+    return 0
+
+
+def _choose(options: argparse.Namespace) -> int:
+    import artlib
+    from artlib.policies import chooser
+
+    how = {name: getattr(options, name) for name in ("epsilon", "temperature", "seed")}
+    policy = artlib.load_policy(options.adapter, options.explore, **how)
+    file = options.requests
+    if file.is_dir():
+        file = chooser.requests_of(file, options.split, options.folder)
+    total, kept = chooser.answer_file(policy, file, options.folder, options.batch)
+    print(f"{total:,} requests, {kept:,} of them answered before: {options.folder}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from artlib import files
+    from artlib.lm import export
+
+    settings = (files.read_json(options.adapter / "training.json") or {}).get("settings")
+    if settings is None:
+        print(f"{options.adapter} holds no training.json; give runs/NAME/adapters/METHOD", file=sys.stderr)
+        return 2
+    export.export(settings["base"], options.adapter, options.path, options.form, settings["dtype"], options.llama_cpp)
+    print(f"written: {options.path}")
+    return 0

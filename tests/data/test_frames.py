@@ -1,0 +1,462 @@
+"""One's own tables made a log: what is derived is right, what is missing is said, what is wrong is named."""
+
+import json
+import uuid
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from made_tables import START, tables
+
+from artlib.analysis import evaluation
+from artlib.data import Log, LogError, Report, from_frames
+from artlib.data.tables import importing
+from artlib.policies import baselines
+
+
+def made(frames: dict, **options) -> tuple[Log, Report]:
+    told = []
+    return from_frames(**frames, report=told.append, **options), told[0]
+
+
+def content(log: Log) -> dict[str, list]:
+    key = {"titles": "title_id", "artworks": "artwork_id", "impressions": "impression_id", "histories": "user_id"}
+    return {name: sorted(table.to_pylist(), key=lambda row: row[key[name]]) for name, table in log.tables().items()}
+
+
+def without(frames: dict, name: str, *columns: str, **changed) -> dict:
+    return frames | {name: frames[name].drop(columns=list(columns)).assign(**changed)}
+
+
+# The same log, however it comes
+
+
+def mangled(value, how: str, form: dict):
+    if how == "time":
+        at = value.value  # nanoseconds
+        steps = {"s": at // 10**9, "ms": at // 10**6, "us": at // 1000, "ns": at, "float": at / 1e9}
+        return steps[form["unit"]] if form["unit"] in steps else value.tz_convert(form["unit"]).isoformat()
+    if form["lists"] == "json":
+        return json.dumps([int(v) if str(v).isdigit() and form["ints"] else v for v in value])
+    return repr(list(value)) if form["lists"] == "python" else form["lists"].join(map(str, value))
+
+
+@pytest.mark.filterwarnings("ignore::artlib.data.LogWarning")  # so few rows are odd
+@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(
+    seed=st.integers(0, 1000),
+    prefix=st.sampled_from(["", "x-", "é "]),
+    unit=st.sampled_from(["s", "ms", "us", "ns", "float", "Europe/Paris", "UTC"]),
+    lists=st.sampled_from(["json", "python", "|", "; "]),
+    spelling=st.sampled_from(["int", "float", "text"]),
+    suffix=st.sampled_from([",", ";", "\t", "parquet"]),
+)
+def test_a_log_exported_in_another_form_imports_to_the_same_log(
+    tmp_path_factory, seed, prefix, unit, lists, spelling, suffix
+):
+    frames = tables(20, seed, prefix)
+    expected, _ = made(frames)
+    folder = tmp_path_factory.mktemp("export")
+    rng, form = np.random.default_rng(seed), {"unit": unit, "lists": lists, "ints": True}
+    mapping = {"columns": {}, "separator": lists if lists in ("|", "; ") else "|"}
+    for name, frame in frames.items():
+        frame = frame.iloc[rng.permutation(len(frame))].copy()
+        for column in frame.columns.intersection(["candidates", "production", "genres"]):
+            frame[column] = [mangled(value, "list", form) for value in frame[column]]
+        if "timestamp" in frame:
+            frame["timestamp"] = [mangled(value, "time", form) for value in frame["timestamp"]]
+        if not prefix and spelling != "text" and name != "artworks":
+            frame["title_id"] = frame["title_id"].astype("int64" if spelling == "int" else "float64")
+        mapping["columns"][name] = {column: f"their {column}" for column in frame}
+        frame.columns = [f"their {column}" for column in frame]
+        if suffix == "parquet":
+            frame.to_parquet(folder / f"{name}.parquet")
+        else:
+            frame.to_csv(folder / f"{name}.csv", sep=suffix, index=False)
+    (folder / "mapping.yaml").write_text(json.dumps(mapping))  # JSON is YAML
+    importing.import_folder(folder, folder / "log", report=lambda _: None)
+    log = Log.load(folder / "log")
+    assert content(log) == content(expected)
+    assert log.manifest["propensities"] == "logged" and log.manifest["production_is"] == "known"
+
+
+def test_frames_of_every_library_make_the_same_log(tmp_path):
+    duckdb, pl = pytest.importorskip("duckdb"), pytest.importorskip("polars")
+    frames = tables()
+    expected = content(made(frames)[0])
+    arrow = {name: pa.Table.from_pandas(frame) for name, frame in frames.items()}
+    connection = duckdb.connect()
+    for name, table in arrow.items():
+        connection.register(name, table)
+    pa.parquet.write_table(arrow["impressions"], tmp_path / "impressions.parquet")
+    others = {
+        "arrow": arrow,
+        "polars": {name: pl.from_arrow(table) for name, table in arrow.items()},
+        "lazy": {name: pl.from_arrow(table).lazy() for name, table in arrow.items()},
+        "categorical": {
+            name: pl.from_arrow(table).with_columns(pl.col("title_id").cast(pl.Categorical))
+            for name, table in arrow.items()
+        },
+        "duckdb": {name: connection.sql(f"select * from {name}") for name in arrow},
+        "dataset": arrow | {"impressions": pyarrow.dataset.dataset(tmp_path / "impressions.parquet")},
+    }
+    for name, each in others.items():
+        assert content(made(each)[0]) == expected, name
+
+
+def test_ids_of_any_type_are_spelt_alike_in_all_tables():
+    frames = tables()
+    users = {str(u): uuid.UUID(int=u + 1) for u in range(6)}
+    frames["impressions"]["user_id"] = [users[u] for u in frames["impressions"]["user_id"]]
+    frames["histories"]["user_id"] = [str(users[u]).upper() for u in frames["histories"]["user_id"]]
+    frames["titles"]["title_id"] = frames["titles"]["title_id"].astype(float)
+    frames["artworks"]["title_id"] = frames["artworks"]["title_id"].astype(int)
+    frames["impressions"]["title_id"] = [f" {t}.0" for t in frames["impressions"]["title_id"]]
+    log, _ = made(frames)
+    assert log.titles["title_id"].to_pylist() == ["10", "11", "12", "13", "14"]
+    assert set(log.histories["user_id"].to_pylist()) == {str(user) for user in users.values()}
+
+
+def test_zeros_before_an_id_stay(tmp_path):
+    frames = tables()
+    for name in ("titles", "artworks", "histories", "impressions"):
+        frames[name]["title_id"] = "00" + frames[name]["title_id"]
+        frames[name].map(lambda v: json.dumps(v) if isinstance(v, list) else v).to_csv(tmp_path / f"{name}.csv")
+    log = importing.import_folder(tmp_path, tmp_path / "log", report=lambda _: None)
+    assert log.titles["title_id"][0].as_py() == "0010"
+
+
+# Times
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_the_unit_of_epochs_is_told_by_their_size_or_said(unit):
+    frames = tables()
+    expected = content(made(frames)[0])
+    times = frames["impressions"]["timestamp"].astype(f"datetime64[{unit}, UTC]").astype("int64")
+    log, told = made(without(frames, "impressions", timestamp=times))
+    assert content(log) == expected and f"impressions, timestamp: {unit} since 1970, by their size" in told.derived
+    assert content(made(without(frames, "impressions", timestamp=times), unit={"impressions": unit})[0]) == expected
+
+
+def test_local_times_need_their_zone_and_are_then_right_through_a_change_of_clocks():
+    frames = tables()
+    local = frames["impressions"]["timestamp"].dt.tz_convert("Europe/Berlin").dt.tz_localize(None)
+    for times in (local, local.astype(str)):
+        with pytest.raises(
+            LogError, match=r"impressions row 0, column timestamp: .*2026.* has no time zone .*59 more.*timezone: Eur"
+        ):
+            made(without(frames, "impressions", timestamp=times))
+        log, told = made(without(frames, "impressions", timestamp=times), timezone="Europe/Berlin")
+        assert content(log) == content(made(frames)[0])
+        assert "impressions, timestamp: local time of Europe/Berlin" in told.derived
+    frames["impressions"]["timestamp"] = [pd.Timestamp("2026-10-25 02:30"), *[pd.Timestamp("2026-11-01")] * 59]
+    log, told = made(frames, timezone={"impressions": "Europe/Berlin"})
+    assert log.impressions["timestamp"][0].as_py().isoformat() == "2026-10-25T00:30:00+00:00"
+    assert any("1 fall where clocks change: taken as summer time" in line for line in told.derived)
+    with pytest.raises(LogError, match="timezone: 'Berlin' is not known"):
+        made(frames, timezone="Berlin")
+
+
+def test_times_in_a_form_of_ones_own_are_read_by_time_format():
+    frames = tables()
+    times = frames["impressions"]["timestamp"].dt.strftime("%d.%m.%Y %H:%M")
+    with pytest.raises(LogError, match="cannot be read as ISO8601 .*time_format"):
+        made(without(frames, "impressions", timestamp=times), timezone="UTC")
+    form = {"impressions": "%d.%m.%Y %H:%M"}
+    log, _ = made(without(frames, "impressions", timestamp=times), timezone="UTC", time_format=form)
+    assert content(log) == content(made(frames)[0])
+
+
+# What was shown, and how it was chosen
+
+
+def test_candidates_and_the_shown_index_come_from_the_titles_artworks():
+    frames = tables()
+    rows = frames["impressions"]
+    named = [row.candidates[row.shown] for row in rows.itertuples()]
+    log, told = made(without(frames, "impressions", "candidates", "shown", shown_artwork=named))
+    assert content(log) == content(made(frames)[0])
+    assert any("candidates: all artworks of the title" in line for line in told.derived)
+
+
+def test_uniform_and_epsilon_greedy_logging_give_production_and_propensity():
+    frames = tables()
+    bare = without(frames, "impressions", "propensity", "production")
+    log, _ = made(bare, logging="uniform")
+    size = log.arrays().mask.sum(axis=1)
+    assert log.arrays().propensity == pytest.approx(1 / size) and log.manifest["production_is"] == "known"
+    best = [row.candidates[0] for row in frames["impressions"].itertuples()]
+    for greedy in ({"greedy_artwork": best}, {"greedy": [0] * 60}):
+        log, _ = made(without(bare, "impressions", **greedy), logging="epsilon-greedy", epsilon=0.3)
+        arrays = log.arrays()
+        assert arrays.production[:, 0] == pytest.approx(0.7 + 0.3 / size)
+        assert arrays.production[arrays.mask].sum() == pytest.approx(60)
+        assert arrays.propensity == pytest.approx(arrays.production[np.arange(60), arrays.shown])
+    log, _ = made(without(frames, "impressions", "propensity"), logging="production")
+    assert content(log) == content(made(frames)[0])
+
+
+def test_probabilities_rounded_to_four_decimals_are_taken():
+    frames = tables()
+    rows = [
+        [0.3333, 0.3333, 0.3333][: len(c)] if len(c) == 3 else [0.3334, 0.6666]
+        for c in frames["impressions"]["candidates"]
+    ]
+    propensity = [row[s] for row, s in zip(rows, frames["impressions"]["shown"], strict=True)]
+    log, _ = made(without(frames, "impressions", production=rows, propensity=propensity))
+    assert any("rounded" in line for line in log.warnings())
+    assert log.arrays().production.sum(axis=1) == pytest.approx(1, abs=1e-9)
+
+
+def test_where_only_the_propensity_of_the_shown_is_known_lifts_are_right_and_dr_is_left_out(capsys):
+    frames = tables(400)
+    log, told = made(without(frames, "impressions", "production"))
+    whole, _ = made(frames)
+    assert any("only its probability of what was shown is known" in line for line in told.missing)
+    found = {}
+    for name, each in (("whole", whole), ("part", log)):
+        test = each.split("test")
+        policies = {
+            "production": test.arrays().production,
+            "popular": baselines.greedy(baselines.popular_scores(each, test)),
+        }
+        found[name] = evaluation.evaluate(each, test, policies, n_bootstrap=50).set_index(
+            ["slice", "estimator", "policy"]
+        )
+    assert set(found["part"].index.get_level_values(1)) == {"ips", "snips"} and "no DR" in capsys.readouterr().out
+    columns = ["value", "lift", "lift_lower", "lift_upper"]
+    pd.testing.assert_frame_equal(found["part"][columns], found["whole"].loc[found["part"].index, columns])
+
+
+# What came of it
+
+
+def test_rewards_that_are_no_plays_are_judged_as_they_are_and_negative_ones_say_how_to_shift():
+    frames = tables(400)
+    minutes = np.round(frames["impressions"]["reward"] * 120)
+    log, _ = made(without(frames, "impressions", reward=minutes), manifest={"reward": "minutes watched"})
+    test = log.split("test")
+    policies = {"production": test.arrays().production, "random": baselines.uniform(test)}
+    table = evaluation.evaluate(log, test, policies, n_bootstrap=50).set_index(["policy", "estimator", "slice"])
+    assert table.loc[("production", "ips", "all"), "value"] == pytest.approx(test.arrays().reward.mean())
+    assert log.manifest["reward"] == "minutes watched"
+    with pytest.raises(
+        LogError, match=r"impressions row \d+, column reward: -\d+.0 is not .*add one constant to all rewards"
+    ):
+        made(without(frames, "impressions", reward=minutes - 30))
+    shifted, _ = made(without(frames, "impressions", reward=minutes - 30 + 30 + 5))
+    part = shifted.split("test")
+    again = evaluation.evaluate(shifted, part, policies, n_bootstrap=50).set_index(["policy", "estimator", "slice"])
+    for policy in policies:
+        at = policy, "snips", "all"
+        assert again.loc[at, "value"] - 5 == pytest.approx(table.loc[at, "value"]), "SNIPS moves by the constant"
+
+
+def test_plays_count_for_the_last_impression_before_them_within_the_window():
+    frames = tables(4)
+    frames["impressions"] = frames["impressions"].assign(user_id="0", title_id="10", candidates=[["100", "101"]] * 4)
+    frames["impressions"]["shown"], frames["impressions"]["production"] = 0, [[0.5, 0.5]] * 4
+    frames["impressions"]["timestamp"] = [START + pd.Timedelta(hours=h) for h in (0, 5, 6, 90)]
+    hours = [3, 7, 8, 100, 130]  # the first's, the third's twice, the last's, and one too late for any
+    plays = pd.DataFrame({"user_id": 0, "title_id": 10, "timestamp": [START + pd.Timedelta(hours=h) for h in hours]})
+    bare = without(frames, "impressions", "reward", split="test", propensity=0.5) | {"histories": None}
+    log, told = made(bare | {"plays": plays}, window="24h")
+    assert log.impressions["reward"].to_pylist() == [1, 0, 2, 1]
+    assert any("3 of 4 impressions have some" in line for line in told.derived)
+    minutes, _ = made(bare | {"plays": plays.assign(reward=[10, 20, 30, 40, 50])}, window="24h")
+    assert minutes.impressions["reward"].to_pylist() == [10, 0, 50, 40]
+    _, told = made(bare | {"plays": plays.iloc[:4]}, window="24h")
+    assert any("the 1 impressions of the last 24h may still be played" in line for line in told.missing)
+    with pytest.raises(LogError, match="say how long after an impression a play still counts, window: 24h"):
+        made(bare | {"plays": plays})
+    with pytest.raises(LogError, match="impressions has rewards, and there are plays"):
+        made(without(frames, "impressions", split="test") | {"plays": plays}, window="24h")
+
+
+def test_impressions_of_one_page_do_not_make_intervals_too_narrow():
+    """Rows of a page share a member and all of its luck. Clustered by member, the interval is that of the pages."""
+    rng = np.random.default_rng(0)
+    frames = tables(1750, seed=3)
+    page = np.arange(1750) // 5  # five impressions at one time, all played or none
+    frames["impressions"] = frames["impressions"].assign(
+        user_id=[f"{p}" for p in page],
+        timestamp=[START + pd.Timedelta(hours=int(p)) for p in page],
+        reward=np.repeat(rng.integers(0, 2, 350), 5).astype(float),
+    )
+    frames["impressions"]["split"] = np.where(page < 50, "train", "test")
+    frames["histories"] = None
+    log, _ = made(frames)
+    test = log.split("test")
+    policies = {"production": test.arrays().production}
+    table = evaluation.evaluate(log, test, policies, ["snips"], n_bootstrap=500)
+    row = table[table["slice"] == "all"].iloc[0]
+    assert row["upper"] - row["lower"] == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(300), rel=0.15)
+
+
+# What is left to derive
+
+
+def test_a_bare_export_becomes_a_log_and_the_report_says_what_it_lacks(capsys):
+    frames = tables(400)
+    frames["titles"] = frames["titles"][["title_id", "name"]]
+    frames["artworks"] = frames["artworks"][["artwork_id", "title_id", "caption"]]
+    frames["impressions"] = frames["impressions"][["user_id", "title_id", "timestamp", "shown", "reward"]]
+    frames["histories"] = frames["histories"][["user_id", "title_id", "timestamp"]]
+    frames["impressions"]["user_id"] = np.arange(400) % 370
+    log = from_frames(**frames)
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) < 25 and max(map(len, said.splitlines())) < 260
+    for name in ("year", "synopsis", "genres", "weight", "production", "propensity"):
+        assert f", {name}: " in said.split("missing, and how to get it:")[1], name
+    assert log.propensities == "none" and log.impressions["propensity"].null_count == len(log.impressions)
+    assert log.manifest["import"]["missing"] and set(log.impressions["split"].to_pylist()) == {
+        "train",
+        "validation",
+        "test",
+    }
+
+
+def test_split_by_time_keeps_pairs_together_and_nothing_of_the_future():
+    frames = tables(300)
+    frames["impressions"]["user_id"] = [str(u) for u in np.random.default_rng(1).integers(0, 150, 300)]
+    log, told = made(without(frames, "impressions", "split"), shares=[60, 20, 20])
+    rows = log.impressions.to_pandas()
+    last, first = (rows.groupby("split")["timestamp"].agg(how) for how in ("max", "min"))
+    assert last["train"] < first["validation"] and last["validation"] < first["test"]
+    assert rows.groupby(["user_id", "title_id"])["split"].nunique().max() == 1
+    left_out = 300 - len(rows)
+    assert 0 < left_out < 100
+    assert any(f"60/20/20 by time; {left_out} impressions are left out" in line for line in told.derived)
+    assert len(rows[rows["split"] == "train"]) == 180
+
+
+def test_a_log_in_which_all_pairs_come_early_is_split_by_pair_on_demand():
+    frames = without(tables(300), "impressions", "split")
+    with pytest.raises(LogError, match="no impression is left for validation.*\n.*for test.*split_by: pair"):
+        made(frames)
+    log, told = made(frames, split_by="pair", shares=[1, 1, 1])
+    assert set(log.impressions["split"].to_pylist()) == {"train", "validation", "test"} and len(log.impressions) == 300
+    again, _ = made(without(frames, "impressions", impression_id=range(300)), split_by="pair", shares=[1, 1, 1])
+    assert again.impressions["split"] == log.impressions["split"]
+
+
+def test_other_names_of_splits_and_weights_of_other_scales_are_ours():
+    frames = tables()
+    other = frames["impressions"]["split"].map({"train": "Training", "validation": "dev", "test": "TEST"})
+    frames = without(frames, "impressions", split=other)
+    log, told = made(without(frames, "histories", weight=[1, 2, 3, 4, 4, 4]))
+    assert log.impressions["split"].to_pylist() == tables()["impressions"]["split"].tolist()
+    assert log.histories["weight"].to_pylist() == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert "histories, weight: divided by 4, the largest there is; say weight_max if it is another" in told.derived
+    log, _ = made(without(frames, "histories", weight=[1, 2, 3, 4, 4, 4]), weight_max=5)
+    assert log.histories["weight"][0].as_py() == 0.2
+
+
+def test_history_that_no_impression_may_know_is_left_out_and_counted():
+    frames = tables()
+    late = frames["histories"].assign(timestamp=START + pd.Timedelta("900D"))
+    frames["histories"] = pd.concat([late, frames["histories"]])
+    log, told = made(frames)
+    assert content(log) == content(made(tables())[0])
+    assert any("6 rows at or after the last impression of their user are left out" in line for line in told.derived)
+
+
+# What is wrong
+
+
+def test_all_that_cannot_be_derived_is_listed_at_once():
+    frames = tables()
+    frames["titles"] = frames["titles"].drop(columns="name").assign(year="MMXX")
+    frames["artworks"] = frames["artworks"].drop(columns="caption")
+    frames["impressions"] = frames["impressions"].drop(columns="shown").assign(timestamp="yesterday", reward="a lot")
+    with pytest.raises(LogError) as raised:
+        made(frames)
+    said = str(raised.value)
+    for expected in (
+        "titles: no column 'name' (there are title_id, year, genres, synopsis)",
+        "titles row 0, column year: 'MMXX' is not a number (and 4 more rows)",
+        "artworks: no column 'caption'",
+        "impressions row 0, column timestamp: 'yesterday' cannot be read as ISO8601",
+        "impressions row 0, column reward: 'a lot' is not a number",
+        "impressions: no column 'shown'",
+    ):
+        assert expected in said
+    assert said.count("\n- ") == 6
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "message"),
+    [
+        ("impressions", "propensity", 1.5, "row 2, column p: 1.5 is outside (0, 1]"),
+        ("impressions", "shown", 7, "row 2, column s: 7 is not an index into candidates"),
+        ("impressions", "shown", 0.5, "row 2, column s: 0.5 is not a whole number; give the index"),
+        ("impressions", "title_id", "99", "row 2, column title_id: '99' is not in films.csv"),
+        ("impressions", "production", "[0.5, 'x']", "column production: \"[0.5, 'x']\" is no list of numbers"),
+        ("impressions", "user_id", None, "row 2, column user_id: None is null"),
+        ("impressions", "timestamp", "2026-13-45", "row 2, column timestamp: '2026-13-45' cannot be read"),
+        ("titles", "name", " ", "row 2, column name: ' ' is empty"),
+        ("histories", "weight", -1, "row 2, column weight: -1.0 is outside [0, 1]"),
+    ],
+)
+def test_a_fault_names_their_file_row_column_value_and_a_remedy(tmp_path, table, column, value, message):
+    frames = tables()
+    frames[table][column] = frames[table][column].astype(object)
+    frames[table].loc[2, column] = value
+    frames["impressions"] = frames["impressions"].rename(columns={"propensity": "p", "shown": "s"})
+    for name, frame in frames.items():
+        frame = frame.map(lambda v: json.dumps(v) if isinstance(v, list) else v)
+        frame.to_csv(tmp_path / f"{'films' if name == 'titles' else name}.csv", index=False)
+    mapping = "files: {titles: films.csv}\ncolumns: {impressions: {propensity: p, shown: s}}\n"
+    (tmp_path / "mapping.yaml").write_text(mapping)
+    with pytest.raises(LogError) as raised:
+        importing.import_folder(tmp_path, tmp_path / "log", report=lambda _: None)
+    file = "films.csv" if table == "titles" else f"{table}.csv"
+    assert f"{file} row 2, column" in str(raised.value) and message in str(raised.value)
+    assert ";" in str(raised.value) and not (tmp_path / "log").exists()
+
+
+def test_faults_are_named_where_values_are_to_be_derived_from_them():
+    frames = tables(300)
+    rows = frames["impressions"].drop(columns=["production", "propensity", "split"])
+    for changed, message in (
+        ({"user_id": [None, *rows["user_id"][1:]]}, "row 0, column user_id: None is null"),
+        ({"timestamp": [None, *rows["timestamp"][1:]]}, "row 0, column timestamp: None is null"),
+        ({"shown": [9, *rows["shown"][1:]]}, "row 0, column shown: 9 is not an index"),
+        ({"candidates": [None, *rows["candidates"][1:]]}, "row 0, column candidates: None is null"),
+    ):
+        for options in ({"propensities": "estimate"}, {"logging": "uniform"}, {}):
+            with pytest.raises(LogError) as raised:
+                made(frames | {"impressions": rows.assign(**changed)}, split_by="pair", **options)
+            assert message in str(raised.value) and str(raised.value).count("\n- ") == 1
+    plays = rows[["user_id", "title_id", "timestamp"]].copy()
+    plays.loc[1, "timestamp"] = None
+    with pytest.raises(LogError, match="plays row 1, column timestamp: NaT has no time, user or title"):
+        made(frames | {"impressions": rows.drop(columns="reward"), "plays": plays}, split_by="pair", window="1h")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_zone": "UTC"}, "option 'time_zone' is not one of .*did you mean timezone"),
+        ({"logging": "random"}, "logging is 'random'; it must be one of uniform"),
+        ({"logging": "epsilon-greedy"}, "epsilon is None"),
+        ({"unit": "minutes"}, "unit is 'minutes'"),
+        ({"shares": [80, 20]}, "three numbers"),
+        ({"window": 24}, "window is 24; give a length of time with its unit"),
+        ({"columns": {"usr_id": "uid"}}, "'usr_id' is neither a table nor a column of ours, did you mean user_id"),
+        ({"columns": {"user_id": "uid"}}, "no table has a column 'uid', named for user_id"),
+        ({"columns": {"titles": {"nam": "x"}}}, "titles has no 'nam'; ours are .*did you mean name"),
+        ({"columns": {"titles": {"name": "x"}}}, "titles: no column 'x', which columns names for name"),
+        ({"titles": None}, "titles is missing"),
+        ({"titles": 3}, "titles is a int; give a pandas or Polars frame"),
+        ({"propensities": "estimate"}, "propensities are known and are to be estimated"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_what_would_be_right(options, message):
+    with pytest.raises(LogError, match=message):
+        made(tables() | {name: options.pop(name) for name in list(options) if name == "titles"}, **options)
