@@ -14,12 +14,6 @@ Each may import those above it. `data`, `worlds` and `ope` need no torch. `load_
 service.
 """
 
-import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from artlib.policies.chooser import Chooser
-
 
 class ArtlibError(Exception):
     """What its user can mend; the message says how.
@@ -32,15 +26,15 @@ class ArtlibError(Exception):
 
 
 def load_policy(
-    adapter: str | os.PathLike,
+    adapter,
     exploration: str = "none",
     epsilon: float = 0.05,
     temperature: float = 1.0,
     seed: int = 0,
     dtype: str = "",
-) -> "Chooser":
-    """A post-trained model that chooses artworks: `choose(history, title, candidates)` for one decision, `choose_many`
-    for a table of requests.
+):
+    """A post-trained model in service, a `policies.chooser.Chooser`: `choose(history, title, candidates)` for one
+    decision, `choose_many` for a table of requests.
 
     Args:
         adapter: runs/NAME/adapters/METHOD.

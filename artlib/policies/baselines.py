@@ -34,7 +34,7 @@ def popular_scores(log: Log, impressions: Log) -> np.ndarray:
     weight = np.nan_to_num(np.concatenate([1 / (part.propensity * part.mask.sum(axis=1)) for part in parts]), nan=1.0)
     shown = np.bincount(artwork, weights=weight, minlength=len(log.artworks))
     played = np.bincount(artwork, weights=weight * reward, minlength=len(log.artworks))
-    average = np.average(reward, weights=weight)
+    average = np.average(reward, weights=weight) if len(reward) else 0.0
     rate = (played + PRIOR_SHOWN * average) / (shown + PRIOR_SHOWN)
     arrays = impressions.arrays()
     return np.where(arrays.mask, rate[arrays.candidates], -np.inf)

@@ -43,6 +43,7 @@ class Method:
         given_shown: whether a play's likelihood is given with which odds each candidate was shown.
         predicts_rewards: whether it needs a reward for every candidate, predicted without the language model.
         given_targets: whether it learns what `post_train` is told each candidate deserves, not what was played.
+        needs_propensities: whether it divides by them, or asks with which odds each candidate was shown.
         prompt: the one prompt form that it goes with, which goes with no method for others; "" for all others.
     """
 
@@ -52,17 +53,21 @@ class Method:
     given_shown: bool = False
     predicts_rewards: bool = False
     given_targets: bool = False
+    needs_propensities: bool = False
     prompt: str = ""
 
 
 METHODS = {
     "sft": Method("cross-entropy of the artwork that was played, among the candidates"),
-    "sft-ips": Method("the same, weighted by inverse propensities"),
-    "sft-logq": Method("the same, given with which odds production showed each candidate", given_shown=True),
+    "sft-ips": Method("the same, weighted by inverse propensities", needs_propensities=True),
+    "sft-logq": Method(
+        "the same, given with which odds production showed each candidate", given_shown=True, needs_propensities=True
+    ),
     "awsft": Method(
         "cross-entropy of what was shown, weighted by how much better than expected it went",
         learns_from="impressions",
         predicts_rewards=True,
+        needs_propensities=True,
     ),
     "soft": Method(
         "cross-entropy of targets over all candidates, which code gives", learns_from="impressions", given_targets=True
@@ -71,7 +76,10 @@ METHODS = {
     "softmax-dpo": Method("the same, all other candidates at once", refines="sft"),
     "kto": Method("what was played was good, what was ignored bad", refines="sft", learns_from="impressions"),
     "counterfactual": Method(
-        "the policy's value, estimated off-policy, less its divergence", refines="sft", learns_from="impressions"
+        "the policy's value, estimated off-policy, less its divergence",
+        refines="sft",
+        learns_from="impressions",
+        needs_propensities=True,
     ),
     "policy-gradient": Method(
         "the reward that the policy may expect by a learnt model, less its divergence",
@@ -81,7 +89,10 @@ METHODS = {
     ),
     "sft-reasoning": Method("a teacher's reason, then the letter of the artwork that was played", prompt="reasoned"),
     "grpo": Method(
-        "sampled reasoned answers, rewarded where they name what was played", refines="sft-reasoning", prompt="reasoned"
+        "sampled reasoned answers, rewarded where they name what was played",
+        refines="sft-reasoning",
+        prompt="reasoned",
+        needs_propensities=True,
     ),
 }
 VALUE_ESTIMATORS = ("ips", "snips", "dr")

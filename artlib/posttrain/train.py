@@ -22,8 +22,6 @@ from artlib.posttrain import adapters, examples, progress, rewards, trainer, trl
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import METHODS, Settings
 
-# Methods that divide by propensities, or ask with which odds each candidate was shown.
-DIVIDE = ("sft-ips", "sft-logq", "awsft", "counterfactual", "grpo")
 FEW = 4  # validation plays by which an adapter that is read back is checked
 
 
@@ -49,7 +47,7 @@ def post_train(
     Raises:
         LogError: the log has no propensities (`Log.propensities`) and the method divides by them.
     """
-    if settings.method in DIVIDE:
+    if METHODS[settings.method].needs_propensities:
         log.require_propensities(f"method={settings.method}")
     folder = Path(folder)
     start, started = _start(log, folder, settings), time.time()

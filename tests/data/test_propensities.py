@@ -156,7 +156,7 @@ def test_post_training_without_propensities_refuses_the_methods_that_divide_by_t
     from artlib.posttrain import train
     from artlib.posttrain.settings import METHODS, Settings
 
-    for method in train.DIVIDE:
+    for method in [name for name, method in METHODS.items() if method.needs_propensities]:
         prompt = METHODS[method].prompt or "genre-likelihood"
         with pytest.raises(LogError, match=f"^method={method} divides by the probability"):
             train.post_train(unknown[0], tmp_path / "adapter", Settings(method=method, prompt=prompt))
