@@ -59,6 +59,7 @@ def test_training_writes_an_adapter_that_differs_from_a_fresh_one(trained):
     assert (result["valid_answers"] is None) == (result["teacher"] is None)
     assert result["valid_answers"] is None or 0 <= result["valid_answers"] <= 1
     assert (result["order_sensitivity"] is not None) == (result["settings"]["prompt"] == "label")
+    assert result["background"] == trained[0].background.described()
 
 
 def test_finished_training_is_not_repeated_and_other_settings_are(trained):
