@@ -196,6 +196,8 @@ class Chooser:
         }
         return pa.table(columns).cast(CHOICES)
 
+    __call__ = choose_many  # as engines want it that map batches by a class: ray.data's map_batches
+
     def close(self) -> None:
         """Give the model's memory back."""
         self._model.close()

@@ -93,6 +93,7 @@ def test_one_decision_is_as_one_of_many(policy):
     together = policy.choose_many(rows).to_pylist()[1]
     np.testing.assert_allclose(together["choice"], alone.choice, atol=1e-5)
     assert policy.choose_many(rows.to_pandas()).equals(policy.choose_many(rows))  # as pandas holds nested columns
+    assert policy(rows).equals(policy.choose_many(rows))  # as engines call it
 
 
 def test_genres_that_training_did_not_know_say_nothing(policy):
