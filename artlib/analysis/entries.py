@@ -13,6 +13,7 @@ from artlib.analysis import evaluation
 from artlib.data import Log, LogError
 from artlib.policies import baselines, given
 
+BUILT_IN = {"random", "popular", "production", "oracle"}
 SHOWN = ["policy", "estimator", "n", "value", "lift", "95 % interval", "ess", "verdict"]
 
 
@@ -56,6 +57,8 @@ def _files(policies: Sequence[str | os.PathLike], taken: set[str]) -> dict[str, 
     found: dict[str, Path] = {}
     for path in map(Path, policies):
         inside = sorted(file for file in path.glob("*.parquet") if file.stem not in taken) if path.is_dir() else [path]
+        if not inside:
+            raise LogError(f"{path} holds no policy, a Parquet file with {given.FORMAT}")
         for file in inside:
             if file.stem in taken | found.keys():
                 raise LogError(f"{file}: there is a policy {file.stem!r} already; give the file another name")
@@ -84,22 +87,27 @@ def _interval(lower: float, upper: float) -> str:
     return f"({100 * lower:+.1f}, {100 * upper:+.1f})" if np.isfinite(lower) and np.isfinite(upper) else ""
 
 
-def save(file: str | os.PathLike, log: Log, table: pd.DataFrame) -> None:
+def require_form(file: str | os.PathLike) -> None:
+    """Raise a LogError if a table cannot be written under a name."""
+    if Path(file).suffix not in (".json", ".parquet", ".csv"):
+        raise LogError(f"{file}: its name must end in .parquet, .csv or .json")
+
+
+def save(file: str | os.PathLike, log: Log, table: pd.DataFrame, split: str = "test") -> None:
     """Write all estimates as Parquet or CSV, or, as .json, those on all impressions with the log's digest: an entry of
     the benchmark.
 
     Raises:
         LogError: the name ends otherwise.
     """
+    require_form(file)
     file = Path(file)
     if file.suffix == ".json":
         rows = table[table["slice"] == "all"].replace({np.nan: None}).to_dict("records")
         log_is = {"name": log.manifest.get("benchmark"), "digest": log.digest()}
-        files.write_json(file, {"log": log_is, "date": time.strftime("%Y-%m-%d"), "rows": rows})
-    elif file.suffix in (".parquet", ".csv"):
+        files.write_json(file, {"log": log_is, "split": split, "date": time.strftime("%Y-%m-%d"), "rows": rows})
+    else:
         with files.replacing(file) as temporary:
             table.to_parquet(temporary, index=False) if file.suffix == ".parquet" else table.to_csv(
                 temporary, index=False
             )
-    else:
-        raise LogError(f"{file}: its name must end in .parquet, .csv or .json")

@@ -33,7 +33,10 @@ def captioner(name: str, model: str, workers: int) -> Captioner:
             raise schema.CaptionError(f"captioner {name} is an endpoint: say which of its models with --model")
         return Remote(name, model, workers)
     if model:
-        raise schema.CaptionError(f"--model {model} is for endpoints; captioner {name!r} is a model itself")
+        raise schema.CaptionError(
+            f"--model {model} is for endpoints, whose URLs begin with http:// or https://; captioner {name!r} is taken "
+            "for a model itself"
+        )
     return Local(name)
 
 
@@ -45,6 +48,7 @@ class Work:
         log: with `validate=False`.
         images: row of an artwork without a caption whose picture can be opened -> sha256 of the picture.
         failed: row of an artwork that gets no caption although it has a picture -> why.
+        unopened: how many of these pictures cannot be opened.
         without, later: how many have neither caption nor picture, or are beyond the limit.
         known: usable answers to this question by this model, by picture.
         writers: caption -> who wrote it, of all answers that are kept.
@@ -60,6 +64,7 @@ class Work:
     later: int
     known: dict[str, Description]
     writers: dict[str, str]
+    unopened: int = 0
     outcomes: dict[str, Description] = dataclasses.field(default_factory=dict)
 
     @property
@@ -83,6 +88,17 @@ class Work:
     def refused(self) -> dict[str, str]:
         """artwork_id -> why it has no caption although it has a picture."""
         return {self.log.artworks["artwork_id"][row].as_py(): why for row, why in sorted(self.failed.items())}
+
+    def refused_in_words(self, most: int = 20) -> list[str]:
+        """The same, a line a reason, the most frequent first: a server that is away has one for all."""
+        by: dict[str, list[str]] = {}
+        for artwork, why in self.refused.items():
+            by.setdefault(why, []).append(artwork)
+        lines = [
+            f"no caption: {artworks[0]}{f' and {len(artworks) - 1:,} more' if artworks[1:] else ''}: {why}"
+            for why, artworks in sorted(by.items(), key=lambda item: -len(item[1]))
+        ]
+        return lines[:most] + ([f"no caption: and for {len(lines) - most:,} more reasons"] if lines[most:] else [])
 
     def audit(self) -> tuple[str, list[str]]:
         """See `lengths.audit`, of the captions that are there and those found."""
@@ -140,7 +156,7 @@ def plan(
     known = {found.image: found for found in kept if (found.model, found.version) == (model, version)}
     writers = {found.caption: found.writer for found in kept}
     without, later = len(lacking) - len(pictured), len(pictured) - len(rows)
-    return Work(log, words, side, sums, failed, without, later, known, writers)
+    return Work(log, words, side, sums, failed, without, later, known, writers, len(failed))
 
 
 def fill(
@@ -181,7 +197,7 @@ def fill(
             who = {"model": asked.model, "question": schema.version(words, side), "words": words, "side": side}
             written = sum(texts[caption] for caption in {found.caption for found in own})
             counts = {"captions": written, "prompt_tokens": prompt, "completion_tokens": completion}
-            record.write(folder, captions, before, who | counts | {"faults": work.faults})
+            record.write(folder, captions, before, who | counts | {"faults": work.faults, "unopened": work.unopened})
             lock.unlink(missing_ok=True)
             return work
     except filelock.Timeout:

@@ -73,10 +73,8 @@ def _caption(options: argparse.Namespace) -> int:
     print(said)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    for artwork, reason in list(work.refused.items())[:20]:
-        print(f"no caption: {artwork}: {reason}", file=sys.stderr)
-    if len(work.failed) > 20:
-        print(f"no caption: and {len(work.failed) - 20:,} more artworks", file=sys.stderr)
+    for line in work.refused_in_words():
+        print(line, file=sys.stderr)
     return 1 if work.failed else 0
 
 

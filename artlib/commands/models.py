@@ -36,11 +36,11 @@ def add(commands) -> None:
     choose.add_argument(
         "--explore", choices=("none", "epsilon", "softmax"), default="none", help="how choices are drawn"
     )
-    choose.add_argument("--epsilon", type=float, default=0.05, help="of epsilon: share of any candidate")
-    choose.add_argument("--temperature", type=float, default=1.0, help="of softmax: above 1 explores more")
+    choose.add_argument("--epsilon", type=float, help="of epsilon: share of any candidate (default: 0.05)")
+    choose.add_argument("--temperature", type=float, help="of softmax: above 1 explores more (default: 1)")
     choose.add_argument("--seed", type=int, default=0, help="of the draws")
     choose.add_argument("--batch", type=int, default=1024, help="requests at once")
-    choose.add_argument("--split", default="test", help="of a log")
+    choose.add_argument("--split", help="of a log (default: test)")
     choose.set_defaults(command=_choose)
 
     export = commands.add_parser("export", help="write the base model with an adapter's weights added in")
@@ -60,11 +60,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     from artlib.analysis import entries
     from artlib.data import Log
 
+    if options.out:
+        entries.require_form(options.out)
     log = Log.load(options.log)
     table = entries.judge(log, options.policy, options.split, options.bootstrap, options.seed)
     print(entries.shown(table).to_string(index=False))
     if options.out:
-        entries.save(options.out, log, table)
+        entries.save(options.out, log, table, options.split)
         print(f"written: {options.out}")
     return 0
 
@@ -73,11 +75,17 @@ def _choose(options: argparse.Namespace) -> int:
     import artlib
     from artlib.policies import chooser
 
-    how = {name: getattr(options, name) for name in ("epsilon", "temperature", "seed")}
+    file, how = options.requests, {"seed": options.seed}
+    for name, belongs in (("epsilon", "--explore epsilon"), ("temperature", "--explore softmax"), ("split", "a log")):
+        value = getattr(options, name)
+        applies = file.is_dir() if name == "split" else belongs.endswith(options.explore)
+        if value is not None and not applies:
+            raise chooser.ChoiceError(f"--{name} goes with {belongs} only; leave it out, or give that")
+        if value is not None and name != "split":
+            how[name] = value
     policy = artlib.load_policy(options.adapter, options.explore, **how)
-    file = options.requests
     if file.is_dir():
-        file = chooser.requests_of(file, options.split, options.folder)
+        file = chooser.requests_of(file, options.split or "test", options.folder)
     total, kept = chooser.answer_file(policy, file, options.folder, options.batch)
     print(f"{total:,} requests, {kept:,} of them answered before: {options.folder}")
     return 0

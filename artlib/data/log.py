@@ -10,7 +10,9 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,7 +179,8 @@ class Log:
                 if recorded and recorded != files.sha256(path):
                     raise LogError(
                         f"{path}: its sha256 is not the one in manifest.json, so it changed after the log was "
-                        "written; build the log again, or delete manifest.json if the change is meant"
+                        'written; build the log again, or take the key "files" out of manifest.json if the change is '
+                        "meant"
                     )
                 tables[name] = _read_table(path, schema)
             elif name not in OPTIONAL or path.name in manifest.get("files", {}):
@@ -189,15 +192,20 @@ class Log:
                 warnings.warn(f"{folder}: {line}", LogWarning, stacklevel=2)
         return log
 
-    def save(self, folder: str | os.PathLike) -> None:
+    def save(self, folder: str | os.PathLike, keep: Sequence[str] = ()) -> None:
         """Write the log with a manifest of row counts and checksums, and a dataset card (README.md) by which
         `datasets.load_dataset(folder, "impressions")` finds each table; the folder appears whole or not at all.
 
         Pictures stay where they are: paths to them become absolute in a log that is written elsewhere.
 
+        Args:
+            folder: where it goes; a log that is there is replaced.
+            keep: names of files of that log that are to stay.
+
         Raises:
-            LogError: the folder holds the log's own pictures, which would be lost.
+            LogError: the folder holds other files than a log's, pictures among them, which would be lost.
         """
+        _refuse_to_lose(Path(folder), keep)
         artworks = self._artworks_for(Path(folder))
         with files.replacing(folder) as temporary:
             temporary.mkdir()
@@ -208,16 +216,17 @@ class Log:
                 written[path.name] = {"rows": table.num_rows, "sha256": files.sha256(path)}
             files.write_json(temporary / "manifest.json", {**self.manifest, "files": written})
             (temporary / "README.md").write_text(dataset_card.card(self))
+            for name in keep:
+                if (Path(folder) / name).exists():
+                    shutil.copy2(Path(folder) / name, temporary)
 
     def _artworks_for(self, folder: Path) -> pa.Table:
         """The artworks, with paths of pictures that hold in another folder than the log's own."""
         images = self.artworks["image"].to_pylist()
         if self.folder is None or all(image is None or os.path.isabs(image) for image in images):
             return self.artworks
-        if self.folder.resolve() == folder.resolve():
-            raise LogError(
-                f"{folder} holds pictures of this log, which writing it anew would lose; name another folder"
-            )
+        if self.folder.resolve() == folder.resolve():  # and they lie outside of it
+            return self.artworks
         absolute = [image and str(pictures.path(self.folder.absolute(), image)) for image in images]
         place = self.artworks.schema.get_field_index("image")
         return self.artworks.set_column(place, self.artworks.schema.field(place), pa.array(absolute, pa.string()))
@@ -347,6 +356,17 @@ class Log:
             seen.append(self.earlier["title_id"])
         seen = pa.concat_arrays([chunk for column in seen for chunk in column.chunks] or [pa.array([], pa.string())])
         return ~pc.is_in(self.impressions["title_id"], seen.unique()).to_numpy()
+
+
+def _refuse_to_lose(folder: Path, keep: Sequence[str]) -> None:
+    """Raise a LogError if there is anything in a folder that is not a log's."""
+    own = {*(f"{name}.parquet" for name in SCHEMAS), "manifest.json", "README.md", *keep}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in own) if folder.is_dir() else []
+    if folder.exists() and not folder.is_dir():
+        raise LogError(f"{folder} is a file; name a folder for the log")
+    if others or (folder.is_dir() and any(folder.iterdir()) and not (folder / "impressions.parquet").exists()):
+        what = others[0] if others else "README.md"
+        raise LogError(f"{folder} holds other files than a log's, {what} among them, which would be lost; name another")
 
 
 def _update(found, column: pa.ChunkedArray) -> None:

@@ -18,13 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from artlib import files, fingerprint
+from artlib import ArtlibError, files, fingerprint
 from artlib.data import Background, Log, LogError, unpad
 from artlib.lm.calibration import probabilities
 from artlib.policies import requests
 from artlib.policies.baselines import greedy
 from artlib.policies.llm import LanguageModel
 from artlib.posttrain import adapters
+
+
+class ChoiceError(ArtlibError, ValueError):
+    """Choices that cannot be drawn, or not be written where they are to go."""
+
+    exit_code = 2
+
 
 KINDS = ("none", "epsilon", "softmax")
 CHOICES = pa.schema(
@@ -59,11 +66,11 @@ class Exploration:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise ValueError(f"exploration {self.kind!r} is not one of {', '.join(KINDS)}")
+            raise ChoiceError(f"exploration {self.kind!r} is not one of {', '.join(KINDS)}")
         if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"epsilon = {self.epsilon} is not a probability; give one of 0 to 1")
+            raise ChoiceError(f"epsilon = {self.epsilon} is not a probability; give one of 0 to 1")
         if not 0 < self.temperature < np.inf:
-            raise ValueError(f"temperature = {self.temperature} must be a number above 0")
+            raise ChoiceError(f"temperature = {self.temperature} must be a number above 0")
 
     def policy(self, scores: np.ndarray, temperature: float) -> np.ndarray:
         """(n, K) with which probability each candidate is shown.
@@ -137,6 +144,7 @@ class Chooser:
         self.settings = dataclasses.replace(settings, dtype=dtype or settings.dtype)
         self.temperature = training["temperature"]
         self.background = Background.read(training["background"])
+        self._warned = False
         self._model = LanguageModel(self.settings, self.adapter, training["frame"], remembers=True)
 
     def choose(
@@ -144,14 +152,25 @@ class Chooser:
         history: Sequence[requests.Title],
         title: requests.Title,
         candidates: Sequence[dict | str],
-        request_id: str = "request",
+        request_id: str | None = None,
     ) -> Choice:
         """One decision.
 
         Args:
             history, title, candidates: see `requests.row`.
-            request_id: of the decision: with the seed, it decides the draw.
+            request_id: of the decision: with the seed, it decides the draw, so that every decision needs one of its own
+                where choices explore.
+
+        Raises:
+            ChoiceError: choices explore, and there is no request_id.
+            LogError: it cannot be answered.
         """
+        if request_id is None and self.exploration.kind != "none":
+            raise ChoiceError(
+                "request_id is missing: the draw depends on it, and decisions without one would all be drawn alike; "
+                "give every decision an id of its own"
+            )
+        request_id = "request" if request_id is None else request_id
         answer = self.choose_many(requests.row(history, title, candidates, request_id)).to_pylist()[0]
         return Choice(
             artwork_id=answer["artwork_id"],
@@ -181,6 +200,7 @@ class Chooser:
         ids = asked["request_id"].to_pylist()
         if not ids:
             return CHOICES.empty_table()
+        self._warn_of_unknown_genres(asked)
         log = requests.to_log(asked, self.background)
         scores, mask = self._model.scores(log, log), log.arrays().mask
         policy = self.exploration.policy(scores, self.temperature)
@@ -195,6 +215,22 @@ class Chooser:
             "choice": unpad(probabilities(scores, self.temperature), mask),
         }
         return pa.table(columns).cast(CHOICES)
+
+    def _warn_of_unknown_genres(self, asked: pa.Table) -> None:
+        """Say once if members' genres are none that the model knows: to most prompts, they are then new."""
+        watched = {genre for row in asked["history"].to_pylist() for title in row for genre in title["genres"]}
+        unknown = watched - set(self.background.genres)
+        if self._warned or not self.background.genres or (watched and not unknown):
+            return
+        if watched:
+            said = f"{len(unknown)} of {len(watched)} genres, {min(unknown)!r} among them, are"
+        elif any(asked["history"].to_pylist()):
+            said = "no title has genres, or they are"
+        else:
+            return
+        self._warned = True
+        known = ", ".join(self.background.genres[:5])
+        warnings.warn(f"histories: {said} unknown to {self.adapter}, which knows {known}, ...", stacklevel=4)
 
     __call__ = choose_many  # as engines want it that map batches by a class: ray.data's map_batches
 
@@ -245,11 +281,19 @@ def answer_file(
         "exploration": dataclasses.asdict(chooser.exploration),
         "batch": batch,
     }
+    if folder.exists() and not folder.is_dir():
+        raise ChoiceError(f"{folder} is a file; name a folder for the choices")
+    foreign = (
+        [p.name for p in folder.iterdir() if not p.name.startswith(("_", ".", "part-"))] if folder.exists() else []
+    )
+    if foreign:
+        raise ChoiceError(f"{folder} holds other files than choices, {min(foreign)} among them; name another folder")
     note = folder / "_fingerprint.json"  # readers of datasets pass over names that begin so
     if note.exists() or any(folder.glob("part-*")):
         if changed := fingerprint.changed(files.read_json(note), question):
-            raise LogError(f"{folder} holds choices for another question ({changed}); name another folder")
+            raise ChoiceError(f"{folder} holds choices for another question ({changed}); name another folder")
     files.write_json(note, question)
+    _refuse_doubled(source, file, batch)
     total, kept = source.metadata.num_rows, 0
     with tqdm(total=total, desc="requests", unit="", mininterval=2) as progress:
         for number, rows in enumerate(source.iter_batches(batch, columns=requests.SCHEMA.names)):
@@ -262,3 +306,18 @@ def answer_file(
                     pq.write_table(found, temporary)
             progress.update(len(rows))
     return total, kept
+
+
+def _refuse_doubled(source: pq.ParquetFile, file: Path, batch: int) -> None:
+    """Raise a LogError if two requests have one id, and so one draw. It takes eight bytes a request."""
+    hashed = [
+        pd.util.hash_array(rows["request_id"].to_numpy(zero_copy_only=False).astype(str).astype(object))
+        for rows in source.iter_batches(64 * batch, columns=["request_id"])
+    ]
+    values, first, counts = np.unique(np.concatenate(hashed or [[]]), return_index=True, return_counts=True)
+    if (counts > 1).any():
+        row = int(first[counts > 1].min())
+        raise LogError(
+            f"{file}, row {row}, column request_id: there is another row of this id; give every request an id of its "
+            "own, on which its random draw depends"
+        )

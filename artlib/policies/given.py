@@ -29,13 +29,14 @@ def read(file: str | os.PathLike, log: Log, impressions: Log) -> np.ndarray:
     file = Path(file)
     table = _table(file)
     ids, known = table["impression_id"], log.impressions["impression_id"].combine_chunks()
-    _refuse(file, "impression_id", ~pc.is_in(ids, known).to_numpy(), ids, "is no impression of this log")
+    strange = ~pc.is_in(ids, known).to_numpy()
+    _refuse(file, "impression_id", strange, ids, "is no impression of this log; answer its own")
     order = pc.index_in(impressions.impressions["impression_id"], ids.combine_chunks())
     if order.null_count:
         first = impressions.impressions["impression_id"].filter(pc.is_null(order))[0].as_py()
         raise LogError(
-            f"{file}: impression {first!r} is missing (and {order.null_count - 1:,} more of {len(order):,}); answer "
-            "all impressions of the split that is judged"
+            f"{file}: impression {first!r} is missing (and {order.null_count - 1:,} more); answer "
+            f"all {len(order):,} impressions of the {impressions.impressions['split'][0].as_py()} split"
         )
     twice = pc.value_counts(ids).filter(pc.greater(pc.struct_field(pc.value_counts(ids), "counts"), 1))
     if len(twice):
@@ -49,13 +50,16 @@ def read(file: str | os.PathLike, log: Log, impressions: Log) -> np.ndarray:
     if "candidates" in rows.column_names:
         values = _in_order_of(file, values, rows["candidates"], offered, places)
     bad = ~(np.isfinite(values) & (values >= 0)).all(axis=1)
-    _refuse(file, "probabilities", bad, lists, "holds what is no probability", places)
+    _refuse(file, "probabilities", bad, lists, "holds what is no probability; give numbers of 0 to 1", places)
     total = values.sum(axis=1, keepdims=True)
-    _refuse(file, "probabilities", np.abs(total[:, 0] - 1) > TOLERANCE, lists, "does not sum to 1", places)
+    off = np.abs(total[:, 0] - 1) > TOLERANCE
+    _refuse(file, "probabilities", off, lists, "does not sum to 1; of scores take a softmax, or 1 for the best", places)
     return values / total
 
 
 def _table(file: Path) -> pa.Table:
+    if not file.is_file():
+        raise LogError(f"{file} does not exist; give a Parquet file with {FORMAT}")
     try:
         table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
@@ -64,8 +68,11 @@ def _table(file: Path) -> pa.Table:
         if name not in table.column_names:
             raise LogError(f"{file}: column {name} is missing; it needs {FORMAT}")
         column = table[name]
-        if column.null_count or (pa.types.is_list(column.type) and pc.list_flatten(column).null_count):
-            raise LogError(f"{file}, column {name}: a value is null; give {FORMAT}")
+        bad = pc.is_null(column).to_numpy()
+        if pa.types.is_list(column.type) and pc.list_flatten(column).null_count:
+            inside = pc.list_parent_indices(column).filter(pc.is_null(pc.list_flatten(column)))
+            bad = bad | np.isin(np.arange(len(column)), inside.to_numpy())
+        _refuse(file, name, bad, column, "is null, or has a null (NaN) in it; give a value")
         try:
             table = table.set_column(table.column_names.index(name), name, column.cast(kind))
         except pa.ArrowException:
@@ -101,4 +108,4 @@ def _refuse(file: Path, column: str, bad: np.ndarray, values: pa.ChunkedArray, w
         value = value if len(value) <= 120 else value[:117] + "..."
         more = f" (and {bad.sum() - 1:,} more rows)" if bad.sum() > 1 else ""
         place = row if places is None else places[row]
-        raise LogError(f"{file} row {place}, column {column}: {value} {wrong}{more}; it needs {FORMAT}")
+        raise LogError(f"{file} row {place}, column {column}: {value} {wrong}{more}")

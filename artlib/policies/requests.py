@@ -103,6 +103,9 @@ def _fault(asked: dict) -> tuple[str, object, str] | None:
         for title in titles:
             if not isinstance(title, dict) or not one_line(str(title.get("name") or "")):
                 return column, title, "has no name; give the title's name"
+            genres = title.get("genres")
+            if isinstance(genres, str):
+                return column, title, "has text for genres; give a list"
             weight = title.get("weight")
             if weight is not None and not 0 <= weight <= 1:
                 return column, title, "has a weight outside [0, 1]; scale the rating or watched fraction"

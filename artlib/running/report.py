@@ -11,6 +11,7 @@ import pandas as pd
 
 from artlib import ArtlibError, files
 from artlib.analysis import comparison
+from artlib.analysis.entries import BUILT_IN
 
 PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/benchmark.md")
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w -]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -196,10 +197,22 @@ def clicks(path: Path) -> str:
 
 def benchmark(folder: Path) -> str:
     """The entries of a log of the benchmark, of files that `python -m artlib evaluate --out` wrote, the worst first."""
-    records = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
-    if len({record["log"]["digest"] for record in records}) != 1:
-        raise ReportError(f"{folder} holds entries of different logs: their digests differ; judge them on the same one")
-    rows = pd.concat([pd.DataFrame(record["rows"]) for record in records])
+    records = {path: files.read_json(path) for path in sorted(folder.glob("*.json"))}
+    digest, parts, owner = None, [], {}
+    for path, record in records.items():
+        if record is None or not {"log", "split", "rows"} <= record.keys():
+            raise ReportError(f"{path} is no entry; write it with python -m artlib evaluate --out")
+        if record["split"] != "test":
+            raise ReportError(f"{path} is of the {record['split']} split; entries are of test")
+        digest = digest or record["log"]["digest"]
+        if record["log"]["digest"] != digest:
+            raise ReportError(f"{path} is of another log: its digest is {record['log']['digest']}, not {digest}")
+        part = pd.DataFrame(record["rows"])
+        for name in set(part["policy"]) - BUILT_IN:
+            if owner.setdefault(name, path) != path:
+                raise ReportError(f"{path} and {owner[name]} both have a policy {name!r}; name one of them otherwise")
+        parts.append(part)
+    rows = pd.concat(parts)
     best = "truth" if (rows["estimator"] == "truth").any() else "ips"
     rows = rows[rows["estimator"] == best].drop_duplicates("policy").sort_values("value").to_dict("records")
     table = [
@@ -213,7 +226,7 @@ def benchmark(folder: Path) -> str:
         }
         for row in rows
     ]
-    return f"{markdown(pd.DataFrame(table))}\n\nBy {best}; digest `{records[0]['log']['digest'][:16]}`."
+    return f"{markdown(pd.DataFrame(table))}\n\nBy {best}; digest `{digest[:16]}`."
 
 
 TABLES: dict[str, tuple[Callable[[Path], str], str]] = {

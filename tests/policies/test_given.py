@@ -67,7 +67,10 @@ def change(frame: pd.DataFrame, row: int, column: str, value) -> pd.DataFrame:
             lambda f: change(f, 4, "impression_id", "i-of-another-log"),
             "row 4, column impression_id: 'i-of-another-log'",
         ),
-        (lambda f: f.drop(index=[2, 3]), r"impression .* is missing \(and 1 more of 150\)"),
+        (
+            lambda f: f.drop(index=[2, 3]),
+            r"impression .* is missing \(and 1 more\); answer all 150 impressions",
+        ),
         (lambda f: pd.concat([f, f.iloc[:1]]), "is there twice"),
         (lambda f: change(f, 4, "probabilities", [1.0]), "row 4, column probabilities: .*not as long as"),
         (lambda f: change(f, 4, "probabilities", [-1.0, *f["probabilities"][4][1:]]), "row 4.*holds what is no"),
@@ -78,13 +81,18 @@ def change(frame: pd.DataFrame, row: int, column: str, value) -> pd.DataFrame:
         (lambda f: change(f, 4, "probabilities", [2.0, *f["probabilities"][4][1:]]), "row 4.*does not sum to 1"),
         (lambda f: f.drop(columns="probabilities"), "column probabilities is missing"),
         (lambda f: f.assign(probabilities="0.5"), "cannot be read as list"),
-        (lambda f: change(f, 4, "probabilities", None), "column probabilities: a value is null"),
+        (lambda f: change(f, 4, "probabilities", None), "row 4, column probabilities: .*is null"),
         (lambda f: f.assign(candidates=[["x"] * len(row) for row in f["probabilities"]]), "other candidates than"),
     ],
 )
 def test_what_is_not_an_answer_to_the_log_is_refused(small_log, frame, tmp_path, wrong, said):
     with pytest.raises(LogError, match=said):
         read(wrong(frame), small_log, tmp_path)
+
+
+def test_a_file_that_is_not_there_is_named(small_log, tmp_path):
+    with pytest.raises(LogError, match=r"mine.parquet does not exist"):
+        given.read(tmp_path / "mine.parquet", small_log, small_log.split("test"))
 
 
 def test_a_file_that_is_no_parquet_is_named(small_log, tmp_path):
