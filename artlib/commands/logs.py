@@ -85,6 +85,7 @@ def _validate(options: argparse.Namespace) -> int:
     log.validate(options.folder)
     for name, table in log.tables().items():
         print(f"{name:<12}{table.num_rows:>12,}")
+    print("valid")
     for warning in log.warnings():
         print(f"warning: {warning}", file=sys.stderr)
     return 0
