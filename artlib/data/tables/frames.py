@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from artlib.data import contract, pictures
 from artlib.data.columns import unpad
 from artlib.data.contract import LogError
 from artlib.data.log import SCHEMAS, Log
-from artlib.data.tables import derive, logged, propensities
+from artlib.data.tables import derive, kept, logged, propensities
 from artlib.data.tables.sources import Report, Source, arrow
 
 TABLES = ("titles", "artworks", "histories", "impressions", "plays")
@@ -54,9 +55,10 @@ def from_frames(
     folder: str | os.PathLike | None = None,
     labels: dict[str, str] | None = None,
     report: Callable[[Report], None] = print,
+    out: str | os.PathLike | None = None,
     **options: Any,
 ) -> Log:
-    """A valid log from one's own tables.
+    """A valid log from one's own tables; but artworks with an image and no caption are left to `artlib caption`.
 
     Args:
         titles, artworks, impressions, histories: pandas or Polars frames, DuckDB relations, pyarrow tables or datasets,
@@ -68,6 +70,7 @@ def from_frames(
         folder: to which paths of pictures are relative.
         labels: what messages call the tables; by default their names here.
         report: told what was derived and what is missing.
+        out: where the log will be saved, if that is known, for the commands that the report names.
         timezone: of times without one; unit: of numbers (s, ms, us, ns since 1970), by default by their size;
             time_format: of text, by default ISO 8601; separator: between the items of a list in text. Each a value, or
             a dictionary by table.
@@ -103,12 +106,14 @@ def from_frames(
     chosen = sources["impressions"].options
     manifest = {"world": "own", **chosen["manifest"], "propensities": made.propensities}
     log = Log(manifest=manifest | {"production_is": made.production_is}, folder=_folder(folder), **tables)
-    faults = contract.find(log.tables(), log.propensities) + pictures.faults(log.artworks, log.folder)
+    _say_uncaptioned(sources["artworks"], log.artworks, _folder(out))
+    checked = log.tables() | {"artworks": _as_if_captioned(log.artworks)}
+    faults = contract.find(checked, log.propensities) + pictures.faults(log.artworks, log.folder)
     told.faults += [_in_their_words(fault, sources, {"impressions": made.rows, "histories": rows}) for fault in faults]
     told.refuse()
     if chosen["propensities"] == "estimate":
         log = _estimated(log, made, sources["impressions"])
-    log = dataclasses.replace(log, **{name: part.cast(SCHEMAS[name]) for name, part in log.tables().items()})
+    log = dataclasses.replace(log, **{name: part.cast(_schema(name, part)) for name, part in log.tables().items()})
     told.counts = {name: len(part) for name, part in log.tables().items()}
     split = log.impressions["split"].to_numpy()
     told.counts |= {name: int((split == name).sum()) for name in contract.SPLITS}
@@ -198,6 +203,15 @@ def _table(name: str, columns: dict[str, Any]) -> pa.Table:
     return made.cast(pa.schema([field.with_nullable(True) for field in schema]))
 
 
+def _schema(name: str, part: pa.Table) -> pa.Schema:
+    """The log's, in which captions may be null where some are still to be had."""
+    schema = SCHEMAS[name]
+    if name == "artworks" and part["caption"].null_count:
+        place = schema.get_field_index("caption")
+        schema = schema.set(place, schema.field(place).with_nullable(True))
+    return schema
+
+
 def _titles(source: Source) -> pa.Table:
     year, genres, synopsis = source.get("year"), source.get("genres"), source.get("synopsis")
     if year is None:
@@ -222,17 +236,43 @@ def _titles(source: Source) -> pa.Table:
 
 
 def _artworks(source: Source) -> pa.Table:
-    image = source.get("image")
-    image = pc.utf8_trim_whitespace(derive.texts(source, "image", image))
+    """The artworks; where there is an image and nothing to read, the caption is null."""
+    image = pc.utf8_trim_whitespace(derive.texts(source, "image", source.get("image")))
+    pictured = pc.not_equal(image, "")
+    caption = source.get("caption") if pc.any(pictured).as_py() else source.need("caption")
+    caption = derive.texts(source, "caption", caption)
+    unread = pa.array([not contract.one_line(text) for text in caption.to_pylist()], pa.bool_())
+    nothing = pa.scalar(None, pa.string())
     return _table(
         "artworks",
         {
             "artwork_id": derive.ids(source, "artwork_id"),
             "title_id": derive.ids(source, "title_id"),
-            "caption": derive.texts(source, "caption", source.need("caption")),
-            "image": pc.if_else(pc.equal(image, ""), pa.scalar(None, pa.string()), image),
+            "caption": pc.if_else(pc.and_(pictured, unread), nothing, caption),
+            "image": pc.if_else(pictured, image, nothing),
         },
     )
+
+
+def _as_if_captioned(artworks: pa.Table) -> pa.Table:
+    place = artworks.schema.get_field_index("caption")
+    return artworks.set_column(place, artworks.schema.field(place), pc.fill_null(artworks["caption"], "a picture"))
+
+
+def _say_uncaptioned(source: Source, artworks: pa.Table, out: Path | None) -> None:
+    """What to do about artworks that have an image and no caption, and what is there for it."""
+    answers = "" if out is None or not kept.there(out) else f"{out / kept.ANSWERS} stays"
+    if lacking := artworks["caption"].null_count:
+        command = f"python -m artlib caption {'FOLDER' if out is None else shlex.quote(str(out))} --captioner ..."
+        known = answers and f"; {answers}: what it answers is filled in from it without asking again"
+        first = artworks["artwork_id"].filter(pc.is_null(artworks["caption"]))[0].as_py()
+        source.missing(
+            "caption",
+            f"{lacking:,} of {len(artworks):,} artworks have an image and no caption (first: {first!r}), so the log is "
+            f"refused until they have: {command}{known}",
+        )
+    elif answers:
+        source.derived("caption", f"all are given; {answers}, for captions that may be missing later")
 
 
 def _histories(source: Source | None, impressions: pa.Table, told: Report) -> tuple[pa.Table, np.ndarray]:
