@@ -143,6 +143,33 @@ def test_the_unit_of_epochs_is_told_by_their_size_or_said(unit):
     assert content(made(without(frames, "impressions", timestamp=times), unit={"impressions": unit})[0]) == expected
 
 
+@pytest.mark.parametrize(
+    ("unit", "factor", "year"), [("s", 1000, "the year 57"), ("s", 10**6, "the year 5"), ("ms", 1, "1970")]
+)
+def test_times_that_cannot_be_are_refused_with_what_they_would_be_and_the_likely_unit(unit, factor, year):
+    frames = tables()
+    times = frames["impressions"]["timestamp"].astype("datetime64[s, UTC]").astype("int64") * factor
+    likely = {1: "s", 1000: "ms", 10**6: "us"}[factor]
+    said = rf"impressions row 0, column timestamp: {times[0]} would be {year}.*59 more rows.*are these {likely}\?"
+    with pytest.raises(LogError, match=said):
+        made(without(frames, "impressions", timestamp=times), unit={"impressions": unit})
+
+
+@pytest.mark.parametrize("time", ["1989-12-31T23:00:00Z", "9999-12-31T00:00:00Z"])
+def test_text_of_a_time_that_cannot_be_is_refused(time):
+    frames = tables()
+    times = [t.isoformat() for t in frames["impressions"]["timestamp"]]
+    said = rf"impressions row 2, column timestamp: '{time}' would be {time[:10]}.* not between 1990-01-01 and a year"
+    with pytest.raises(LogError, match=said):
+        made(without(frames, "impressions", timestamp=[*times[:2], time, *times[3:]]))
+
+
+def test_a_zone_is_checked_even_where_no_time_needs_it():
+    for zone in ("Europe/Brlin", {"plays": "Europe/Brlin"}, "Europe", 1):
+        with pytest.raises(LogError, match="timezone: .* is not known; give a name as Europe/Berlin"):
+            made(tables(), timezone=zone)
+
+
 def test_local_times_need_their_zone_and_are_then_right_through_a_change_of_clocks():
     frames = tables()
     local = frames["impressions"]["timestamp"].dt.tz_convert("Europe/Berlin").dt.tz_localize(None)
@@ -359,7 +386,7 @@ def test_other_names_of_splits_and_weights_of_other_scales_are_ours():
 
 def test_history_that_no_impression_may_know_is_left_out_and_counted():
     frames = tables()
-    late = frames["histories"].assign(timestamp=START + pd.Timedelta("900D"))
+    late = frames["histories"].assign(timestamp=START + pd.Timedelta("200D"))
     frames["histories"] = pd.concat([late, frames["histories"]])
     log, told = made(frames)
     assert content(log) == content(made(tables())[0])

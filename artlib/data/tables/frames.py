@@ -5,6 +5,7 @@ import difflib
 import os
 import re
 import shlex
+import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,10 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     for unit in units.values():
         if unit not in (*derive.UNITS, None):
             raise LogError(f"unit is {unit!r}; it must be one of {', '.join(derive.UNITS)}")
+    zones = options["timezone"] if isinstance(options["timezone"], dict) else {"": options["timezone"]}
+    for zone in zones.values():
+        if zone is not None and not _is_zone(zone):
+            raise LogError(f"timezone: {zone!r} is not known; give a name as Europe/Berlin, or UTC")
     if not isinstance(options["manifest"], dict):
         raise LogError(f"manifest is {options['manifest']!r}; give names and values, as reward: minutes watched")
     shares = options["shares"]
@@ -155,6 +160,13 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
             f"epsilon is {epsilon!r}; epsilon-greedy needs its probability of exploring, above 0 and at most 1"
         )
     return options
+
+
+def _is_zone(name: Any) -> bool:
+    try:
+        return isinstance(name, str) and bool(zoneinfo.ZoneInfo(name))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones, as Europe
+        return False
 
 
 def _sources(given: dict[str, Any], columns: dict, labels: dict[str, str], options: dict, told: Report) -> dict:
