@@ -97,6 +97,15 @@ def numbers(source: Source, ours: str, column: pa.ChunkedArray) -> np.ndarray:
     return found
 
 
+def is_empty(column: pa.ChunkedArray) -> bool:
+    """Whether nothing is in any of its rows, of which there are some."""
+    if pa.types.is_string(column.type):
+        return all(text is None or text.strip().lower() in _NOTHING for text in pc.unique(column).to_pylist())
+    if pa.types.is_floating(column.type):
+        return bool(pc.all(pc.is_null(column, nan_is_null=True)).as_py())
+    return column.null_count == len(column)
+
+
 def is_number(kind: pa.DataType) -> bool:
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
     return any(test(kind) for test in tests)
@@ -120,7 +129,7 @@ def timestamps(source: Source, ours: str = "timestamp") -> pa.Array:
 
 
 def _incredible(source: Source, ours: str, column, at: np.ndarray, remedy: str) -> np.ndarray:
-    """(n,) True, and a fault, where a time in microseconds since 1970 is from before there were such logs, or to come."""
+    """(n,) True, and a fault, where a time in microseconds since 1970 is too old for a log, or to come."""
     last = pd.Timestamp.now("UTC") + pd.DateOffset(years=1)
     bad = (at < EARLIEST.timestamp() * 1e6) | (at > last.timestamp() * 1e6)
     if bad.any():
@@ -248,11 +257,31 @@ def _split(source: Source, ours: str, column: pa.ChunkedArray, of: type, kind: p
     what = "numbers" if of is float else "texts"
     remedy = f"give JSON ([1, 2]), or {what} with {separator!r} between them (or say separator)"
     source.fault(ours, bad[code], column, f"is no list of {what}", remedy)
+    if of is str:
+        _suspect_separator(source, ours, code, text)
     forms = {"JSON" if value.lstrip().startswith("[") else f"text split at {separator!r}" for value in text}
     if forms:
         source.derived(ours, " or ".join(sorted(forms)))
     values = pa.array([items or [] for items in found] + [None], kind)
     return pa.chunked_array([values.take(pa.array(np.where(code < 0, len(found), code)))])
+
+
+def _suspect_separator(source: Source, ours: str, code: np.ndarray, text: np.ndarray) -> None:
+    """Where no list has the separator in it, and most have another: a fault, or a word on genres, which may have it."""
+    separator = source.options["separator"]
+    plain = np.array([not value.lstrip().startswith("[") for value in text] + [False])[code]
+    if any(separator in value for value in text if not value.lstrip().startswith("[")):
+        return
+    for other in (";", ",", "|"):
+        has = plain & np.array([other in value for value in text] + [False])[code]
+        if other != separator and has.sum() >= max(plain.sum() / 2, 1):
+            remedy = f"if that stands between items, say so (separator: {{{source.name}: {other!r}}})"
+            wrong = f"has no {separator!r}, as all others, but {other!r}"
+            if ours == "genres":
+                source.missing(ours, f"{text[code[int(np.argmax(has))]]!r} {wrong}: taken as one; {remedy}")
+            else:
+                source.fault(ours, has, text[code], wrong, remedy + ", else give JSON")
+            return
 
 
 def _items(text: str, separator: str, of: type) -> list | None:
@@ -325,20 +354,22 @@ def index_of(source: Source, ours: str, candidates: pa.ListArray) -> np.ndarray:
     return found
 
 
-def credited(impressions: pd.DataFrame, plays: pd.DataFrame, window: pd.Timedelta) -> np.ndarray:
+def credited(impressions: pd.DataFrame, plays: pd.DataFrame, window: pd.Timedelta) -> tuple[np.ndarray, np.ndarray]:
     """(n,) what came of each impression within the window: each play counts for the last impression before it of the
-    same member and title.
+    same member and title. And (plays,) True for those that count for any.
 
     Args:
         impressions: n rows of user_id, title_id and timestamp.
         plays: the same, and value.
     """
     keys = ["user_id", "title_id"]
-    left = plays.sort_values("timestamp", kind="stable")
+    left = plays.reset_index(drop=True).reset_index(names="play").sort_values("timestamp", kind="stable")
     right = impressions.assign(row=np.arange(len(impressions))).sort_values("timestamp", kind="stable")
     joined = pd.merge_asof(left, right, on="timestamp", by=keys, tolerance=window)
     joined = joined[joined["row"].notna()]
-    return np.bincount(joined["row"].astype(int), joined["value"], minlength=len(impressions))
+    found = np.zeros(len(plays), dtype=bool)
+    found[joined["play"].to_numpy()] = True
+    return np.bincount(joined["row"].astype(int), joined["value"], minlength=len(impressions)), found
 
 
 def length_of_time(window: str | float | None) -> pd.Timedelta | None:

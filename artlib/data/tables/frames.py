@@ -29,6 +29,7 @@ ALSO = {
     "plays": ("user_id", "title_id", "timestamp", "reward"),
 }
 BY_TABLE = ("timezone", "unit", "time_format", "separator")
+STRANGERS = 0.2  # of the rows of histories may be of users without an impression before a word is said
 OPTIONS: dict[str, Any] = {
     "timezone": None,
     "unit": None,
@@ -80,7 +81,7 @@ def from_frames(
             user and title.
         logging: how what was shown was chosen: "uniform"; "epsilon-greedy", with `epsilon` and a column `greedy` (index
             of what chance did not choose) or `greedy_artwork` (its id); "production", by that column's probabilities.
-        propensities: "estimate" to estimate them from what was shown, where there are none.
+        propensities: "estimate" to estimate them from what was shown, where there are none; "none" is the default.
         weight_max: by which weights of histories are divided; by default the largest, where it is above 1.
         manifest: what else the manifest is to say, as {"reward": "minutes watched", "licence": "..."}.
 
@@ -135,7 +136,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
             hint = f", did you mean {near[0]}?" if near else ""
             raise LogError(f"option {name!r} is not one of {', '.join(OPTIONS)}{hint}")
     options = OPTIONS | given
-    allowed = {"logging": logged.LOGGING, "split_by": ("time", "pair"), "propensities": ("estimate",)}
+    allowed = {"logging": logged.LOGGING, "split_by": ("time", "pair"), "propensities": ("estimate", "none")}
     for name, values in allowed.items():
         if options[name] not in (*values, OPTIONS[name]):
             raise LogError(f"{name} is {options[name]!r}; it must be one of {', '.join(values)}")
@@ -187,6 +188,8 @@ def _sources(given: dict[str, Any], columns: dict, labels: dict[str, str], optio
                 hint = f", did you mean {near[0]}?" if near else ""
                 told.faults.append(f"columns: {name} has no {ours!r}; ours are {', '.join(known[name])}{hint}")
         table_ = arrow(label, frame)
+        if not len(table_) and name != "histories":
+            told.faults.append(f"{label} has no rows")
         own = {ours: theirs for ours, theirs in own.items() if theirs in table_.column_names} | within
         for ours, theirs in within.items():
             if theirs not in table_.column_names:
@@ -296,6 +299,7 @@ def _histories(source: Source | None, impressions: pa.Table, told: Report) -> tu
     made = {name: derive.ids(source, name) for name in ("user_id", "title_id")}
     made |= {"timestamp": derive.timestamps(source), "weight": pa.array(_weights(source), from_pandas=True)}
     built = _table("histories", made)
+    _say_strangers(source, built["user_id"], impressions["user_id"])
     time = pd.Series(built["timestamp"].cast(pa.int64()).to_numpy(zero_copy_only=False))
     asked = pd.Series(impressions["timestamp"].cast(pa.int64()).to_numpy(zero_copy_only=False))
     last = asked.groupby(impressions["user_id"].to_numpy()).max()
@@ -305,6 +309,19 @@ def _histories(source: Source | None, impressions: pa.Table, told: Report) -> tu
         source.derived("timestamp", f"{late.sum():,} rows {what} are left out: no impression may know them")
     rows = np.flatnonzero(~late)
     return built.take(pa.array(rows)), rows
+
+
+def _say_strangers(source: Source, users: pa.ChunkedArray, asked: pa.ChunkedArray) -> None:
+    """That many rows are of users without an impression: their ids may be spelt otherwise there."""
+    strange = pc.and_not(pc.is_valid(users), pc.is_in(users, asked.combine_chunks()))
+    count, rows = pc.sum(strange).as_py() or 0, len(users)
+    if count > STRANGERS * rows and count < rows:  # of all, the contract says more
+        wanted = users.filter(strange)
+        hint = contract.spelt_otherwise(wanted, asked)
+        first = wanted[0].as_py()
+        source.missing(
+            "user_id", f"{count:,} of {rows:,} rows are of users without an impression (first: {first!r}){hint}"
+        )
 
 
 def _weights(source: Source) -> np.ndarray:
