@@ -15,6 +15,8 @@ import pytest
 from made_tables import tables
 
 from artlib import __main__ as cli
+from artlib import files
+from artlib.captions import record
 from artlib.data import Log, LogError
 from artlib.data.tables import importing, kept
 
@@ -134,7 +136,7 @@ def test_datasets_loads_every_table_of_a_folder_by_name(small_log, tmp_path, mon
 
 
 def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
-    """In the page's order, on the export that its first line makes; `run` and `evaluate` have tests of their own."""
+    """In the page's order, on the export that its first line makes; `run` has tests of its own."""
     monkeypatch.chdir(tmp_path)
     example = ROOT / "examples" / "csv_export.py"
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -147,7 +149,8 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
         else:
             for line in text.splitlines():
                 run(shlex.split(line, comments=True), monkeypatch)
-    assert "popular" in capsys.readouterr().out and Log.load(tmp_path / "demo" / "log-without-histories")
+    assert "mine" in (said := capsys.readouterr().out) and "popular" in said
+    assert Log.load(tmp_path / "demo" / "log-without-histories")
 
 
 def run(command: list[str], monkeypatch) -> None:
@@ -158,8 +161,9 @@ def run(command: list[str], monkeypatch) -> None:
         runpy.run_path(str(ROOT / command[1]), run_name="__main__")
     else:
         assert command[1:3] == ["-m", "artlib"]
-        if command[3] not in ("run", "evaluate"):
-            assert cli.main(command[3:]) == 0
+        fewer = ["--bootstrap", "40"] if command[3] == "evaluate" else []
+        if command[3] != "run":
+            assert cli.main([*command[3:], *fewer]) == 0
 
 
 # Pictures in
@@ -195,6 +199,9 @@ def test_pictures_without_captions_are_imported_and_the_report_names_the_next_co
         Log.load(out)
     assert cli.main(["caption", str(out), "--dry-run"]) == 0
     assert f"{lacking} pictures to ask about" in capsys.readouterr().out
+    artworks = out / "artworks.parquet"
+    record.write(out, dict.fromkeys(range(len(frame)), "A picture."), files.sha256(artworks), {"model": "m"})
+    assert Log.load(out).manifest["captioner"]["written"], "as `caption` writes them"
 
 
 def test_an_artwork_with_neither_caption_nor_picture_is_a_fault(export):
