@@ -1,5 +1,7 @@
 """From a CSV export to a judged policy: what a database might have given, imported, and judged on its test split.
 
+The policy is written as `python -m artlib evaluate LOG --policy FILE` takes it, to mine.parquet.
+
 python examples/csv_export.py [FOLDER]
 """
 
@@ -58,6 +60,9 @@ def main(folder: Path) -> pd.DataFrame:
     log = Log.load(folder / "log")
     test = log.split("test")
     popular = baselines.greedy(baselines.popular_scores(log, test))
+    offered, rows = test.arrays().mask, test.impressions["impression_id"].to_numpy()
+    lists = [list(row[there]) for row, there in zip(popular, offered, strict=True)]  # in the order of candidates
+    pd.DataFrame({"impression_id": rows, "probabilities": lists}).to_parquet(folder / "mine.parquet")
     policies = {"production": test.arrays().production, "popular": popular}
     table = evaluation.evaluate(log, test, policies, n_bootstrap=200)
     return table[table["slice"] == "all"]

@@ -143,6 +143,33 @@ def test_the_unit_of_epochs_is_told_by_their_size_or_said(unit):
     assert content(made(without(frames, "impressions", timestamp=times), unit={"impressions": unit})[0]) == expected
 
 
+@pytest.mark.parametrize(
+    ("unit", "factor", "year"), [("s", 1000, "the year 57"), ("s", 10**6, "the year 5"), ("ms", 1, "1970")]
+)
+def test_times_that_cannot_be_are_refused_with_what_they_would_be_and_the_likely_unit(unit, factor, year):
+    frames = tables()
+    times = frames["impressions"]["timestamp"].astype("datetime64[s, UTC]").astype("int64") * factor
+    likely = {1: "s", 1000: "ms", 10**6: "us"}[factor]
+    said = rf"impressions row 0, column timestamp: {times[0]} would be {year}.*59 more rows.*are these {likely}\?"
+    with pytest.raises(LogError, match=said):
+        made(without(frames, "impressions", timestamp=times), unit={"impressions": unit})
+
+
+@pytest.mark.parametrize("time", ["1989-12-31T23:00:00Z", "9999-12-31T00:00:00Z"])
+def test_text_of_a_time_that_cannot_be_is_refused(time):
+    frames = tables()
+    times = [t.isoformat() for t in frames["impressions"]["timestamp"]]
+    said = rf"impressions row 2, column timestamp: '{time}' would be {time[:10]}.* not between 1990-01-01 and a year"
+    with pytest.raises(LogError, match=said):
+        made(without(frames, "impressions", timestamp=[*times[:2], time, *times[3:]]))
+
+
+def test_a_zone_is_checked_even_where_no_time_needs_it():
+    for zone in ("Europe/Brlin", {"plays": "Europe/Brlin"}, "Europe", 1):
+        with pytest.raises(LogError, match="timezone: .* is not known; give a name as Europe/Berlin"):
+            made(tables(), timezone=zone)
+
+
 def test_local_times_need_their_zone_and_are_then_right_through_a_change_of_clocks():
     frames = tables()
     local = frames["impressions"]["timestamp"].dt.tz_convert("Europe/Berlin").dt.tz_localize(None)
@@ -199,6 +226,35 @@ def test_uniform_and_epsilon_greedy_logging_give_production_and_propensity():
         assert arrays.propensity == pytest.approx(arrays.production[np.arange(60), arrays.shown])
     log, _ = made(without(frames, "impressions", "propensity"), logging="production")
     assert content(log) == content(made(frames)[0])
+
+
+@pytest.mark.parametrize("empty", [None, np.nan, "", " nan "])
+def test_an_empty_column_of_propensities_is_none(empty):
+    frames = without(tables(), "impressions", "production")
+    expected = content(made(without(frames, "impressions", "propensity"))[0])
+    log, told = made(without(frames, "impressions", propensity=empty), propensities="none")
+    assert log.propensities == "none" and content(log) == expected
+    assert any("propensity: there are none" in line for line in told.missing)
+    for rule, column in ((None, 0.5), ("uniform", empty)):
+        with pytest.raises(LogError, match="propensities are known, and the option propensities says"):
+            made(without(frames, "impressions", propensity=column), propensities="none", logging=rule)
+
+
+@pytest.mark.parametrize(("said", "used"), [("|", ";"), ("|", ","), (";", "|"), (",", ";")])
+def test_lists_with_another_separator_than_said_are_a_fault_or_of_genres_a_word(said, used):
+    frames = tables()
+    frames["titles"]["genres"] = [used.join(genres) for genres in frames["titles"]["genres"]]  # 2 of 5 have two
+    frames["titles"].loc[4, "genres"] = f"Drama{used}War"
+    _, told = made(frames, separator=said)
+    hint = f"(separator: {{titles: {used!r}}})"
+    assert any(hint in line and "genres: 'Drama" in line for line in told.missing)
+    lists = [used.join(candidates) for candidates in frames["impressions"]["candidates"]]
+    with pytest.raises(LogError) as raised:
+        made(without(frames, "impressions", candidates=lists), separator={"impressions": said, "titles": used})
+    first = f"impressions row 0, column candidates: {lists[0]!r} has no {said!r}"
+    assert first in str(raised.value) and f"(separator: {{impressions: {used!r}}})" in str(raised.value)
+    log, told = made(without(frames, "impressions", candidates=lists), separator=used)
+    assert not any("separator" in line for line in told.missing) and len(log.impressions) == 60
 
 
 def test_probabilities_rounded_to_four_decimals_are_taken():
@@ -276,6 +332,66 @@ def test_plays_count_for_the_last_impression_before_them_within_the_window():
         made(bare | {"plays": plays})
     with pytest.raises(LogError, match="impressions has rewards, and there are plays"):
         made(without(frames, "impressions", split="test") | {"plays": plays}, window="24h")
+
+
+def played(*rows: tuple, n: int = 8) -> tuple[dict, pd.DataFrame]:
+    """Impressions of 8 members, an hour apart, each shown title 10; and plays: user, title, hours, reward."""
+    frames = tables(n)
+    rewards = pd.DataFrame(rows, columns=["user_id", "title_id", "timestamp", "reward"])
+    rewards["timestamp"] = [START + pd.Timedelta(hours=hours) for hours in rewards["timestamp"]]
+    frames["impressions"] = frames["impressions"].assign(
+        user_id=[f"u{i}" for i in range(n)],
+        title_id=["10"] * (n - 1) + ["11"],
+        timestamp=[START + pd.Timedelta(hours=h) for h in range(n)],
+        shown=0,
+        split="test",
+        propensity=0.5,
+    )
+    bare = without(frames, "impressions", "reward", "candidates", "production") | {"histories": None}
+    return bare, rewards
+
+
+def test_plays_that_fall_on_no_impression_are_counted_and_explained():
+    frames, plays = played(
+        ("u0", "10", 1, 1),
+        ("x9", "10", 2, 1),
+        ("x8", "77", 2, 1),
+        ("u1", "99", 2, 1),
+        ("u1", "11", 2, 1),
+        ("u5", "10", 2, 1),
+        ("u1", "10", 90, 1),
+    )
+    log, told = made(frames | {"plays": plays}, window="24h")
+    assert sum(log.impressions["reward"].to_pylist()) == 1
+    assert (
+        "plays: 6 of 7 plays fall on no impression: 2 of unknown users (first: 'x9'), 1 of unknown titles (first: "
+        "'99'), 1 of titles never shown to their user, 1 before any impression, 1 outside the window (24h)"
+    ) in told.missing
+    _, told = made(frames | {"plays": plays.iloc[:1]}, window="24h")
+    assert not any("fall on no impression" in line for line in told.missing)
+    strangers = plays.iloc[[1, 1]].assign(user_id=["usr_1", "usr_2"])
+    with pytest.raises(
+        LogError, match=r"plays: 2 of 2 plays fall on .* 2 of unknown users \(first: 'usr_1' \(or spell ids"
+    ):
+        made(frames | {"plays": strangers}, window="24h")
+
+
+@pytest.mark.parametrize(("value", "said"), [(-3.0, "-3.0"), (np.inf, "inf")])
+def test_plays_of_no_worth_are_blamed_on_plays(value, said):
+    frames, plays = played(("u0", "10", 1, 2.0), ("u1", "10", 2, value))
+    plays = plays.rename(columns={"reward": "minutes"})
+    with pytest.raises(LogError) as raised:
+        made(frames | {"plays": plays}, window="24h", columns={"plays": {"reward": "minutes"}})
+    assert f"plays row 1, column minutes: {said} is not a finite number of at least 0" in str(raised.value)
+    assert str(raised.value).count("\n- ") == 1
+
+
+@pytest.mark.parametrize("name", ["titles", "artworks", "impressions", "plays"])
+def test_a_table_without_rows_is_named(name):
+    frames, plays = played(("u0", "10", 1, 2.0))
+    frames["plays"] = plays
+    with pytest.raises(LogError, match=rf"\n- {name} has no rows$"):
+        made(frames | {name: frames[name].iloc[:0]}, window="24h")
 
 
 def test_impressions_of_one_page_do_not_make_intervals_too_narrow():
@@ -359,11 +475,23 @@ def test_other_names_of_splits_and_weights_of_other_scales_are_ours():
 
 def test_history_that_no_impression_may_know_is_left_out_and_counted():
     frames = tables()
-    late = frames["histories"].assign(timestamp=START + pd.Timedelta("900D"))
+    late = frames["histories"].assign(timestamp=START + pd.Timedelta("200D"))
     frames["histories"] = pd.concat([late, frames["histories"]])
     log, told = made(frames)
     assert content(log) == content(made(tables())[0])
     assert any("6 rows at or after the last impression of their user are left out" in line for line in told.derived)
+
+
+def test_histories_of_users_without_impressions_are_counted():
+    frames = tables()
+    names = [f"{u}" if u < 2 else f"USR-{u}" for u in range(6)]
+    _, told = made(without(frames, "histories", user_id=names))
+    said = (
+        "histories, user_id: 4 of 6 rows are of users without an impression (first: 'USR-2') (or spell ids alike: 'US"
+    )
+    assert any(line.startswith(said) for line in told.missing)
+    _, told = made(without(frames, "histories", user_id=[*"01234", "x"]))
+    assert not any("users without an impression" in line for line in told.missing), "so few may be"
 
 
 # What is wrong

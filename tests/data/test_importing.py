@@ -4,17 +4,21 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import pytest
 from made_tables import tables
 
 from artlib import __main__ as cli
+from artlib import files
+from artlib.captions import record
 from artlib.data import Log, LogError
-from artlib.data.tables import importing
+from artlib.data.tables import importing, kept
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "your_log.md").read_text()
@@ -109,7 +113,7 @@ def test_the_core_alone_imports_and_says_what_a_mapping_needs(export):
 import sys
 sys.modules["yaml"] = sys.modules["polars"] = sys.modules["duckdb"] = sys.modules["torch"] = None
 from artlib.data import LogError
-from artlib.data.tables import importing
+from artlib.data.tables import importing, kept
 importing.import_folder({str(export)!r}, {str(export / "log")!r})
 open({str(export / "mapping.yaml")!r}, "w").write("timezone: UTC")
 try:
@@ -132,7 +136,7 @@ def test_datasets_loads_every_table_of_a_folder_by_name(small_log, tmp_path, mon
 
 
 def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
-    """In the page's order, on the export that its first line makes; `run` and `evaluate` have tests of their own."""
+    """In the page's order, on the export that its first line makes; `run` has tests of its own."""
     monkeypatch.chdir(tmp_path)
     example = ROOT / "examples" / "csv_export.py"
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -145,7 +149,8 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
         else:
             for line in text.splitlines():
                 run(shlex.split(line, comments=True), monkeypatch)
-    assert "popular" in capsys.readouterr().out and Log.load(tmp_path / "demo" / "log-without-histories")
+    assert "mine" in (said := capsys.readouterr().out) and "popular" in said
+    assert Log.load(tmp_path / "demo" / "log-without-histories")
 
 
 def run(command: list[str], monkeypatch) -> None:
@@ -156,5 +161,91 @@ def run(command: list[str], monkeypatch) -> None:
         runpy.run_path(str(ROOT / command[1]), run_name="__main__")
     else:
         assert command[1:3] == ["-m", "artlib"]
-        if command[3] not in ("run", "evaluate"):
-            assert cli.main(command[3:]) == 0
+        fewer = ["--bootstrap", "40"] if command[3] == "evaluate" else []
+        if command[3] != "run":
+            assert cli.main([*command[3:], *fewer]) == 0
+
+
+# Pictures in
+
+
+def pictured(export: Path) -> Path:
+    """The export with a picture for every artwork."""
+    from PIL import Image
+
+    path = export / "artworks.csv"
+    frame = pd.read_csv(path)
+    for row in range(len(frame)):
+        Image.new("RGB", (8, 8), (row, 0, 0)).save(export / f"{row}.png")
+    frame.assign(image=[f"{row}.png" for row in range(len(frame))]).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("captions", [None, "", "null", "some"])
+def test_pictures_without_captions_are_imported_and_the_report_names_the_next_command(export, capsys, captions):
+    path = pictured(export)
+    frame = pd.read_csv(path)
+    frame["caption"] = {"": " ", "null": None, "some": ["A picture.", *[None] * (len(frame) - 1)]}.get(captions)
+    frame = frame.drop(columns="caption") if captions is None else frame
+    frame.to_csv(path, index=False)
+    out = export / "my log"
+    assert cli.main(["import", str(export), str(out)]) == 0
+    lacking = len(frame) - (captions == "some")
+    said = capsys.readouterr().out.split("missing, and how to get it:")[1]
+    assert f"{lacking} of {len(frame)} artworks have an image and no caption" in said
+    assert f"python -m artlib caption '{out}' --captioner ..." in said
+    assert Log.load(out, validate=False).artworks["caption"].null_count == lacking
+    with pytest.raises(LogError, match="python -m artlib caption"):
+        Log.load(out)
+    assert cli.main(["caption", str(out), "--dry-run"]) == 0
+    assert f"{lacking} pictures to ask about" in capsys.readouterr().out
+    artworks = out / "artworks.parquet"
+    record.write(out, dict.fromkeys(range(len(frame)), "A picture."), files.sha256(artworks), {"model": "m"})
+    assert Log.load(out).manifest["captioner"]["written"], "as `caption` writes them"
+
+
+def test_an_artwork_with_neither_caption_nor_picture_is_a_fault(export):
+    path = pictured(export)
+    frame = pd.read_csv(path).drop(columns="caption")
+    frame.loc[3, "image"] = None
+    frame.to_csv(path, index=False)
+    with pytest.raises(LogError, match=r"artworks.csv row 3, column caption: '' is empty; describe") as raised:
+        importing.import_folder(export, export / "log")
+    assert str(raised.value).count("\n- ") == 1 and not (export / "log").exists()
+
+
+def test_answers_about_pictures_survive_another_import_and_a_kill_at_any_point(export, capsys, monkeypatch):
+    path, out = pictured(export), export / "log"
+    pd.read_csv(path).drop(columns="caption").to_csv(path, index=False)
+    importing.import_folder(export, out)
+    answers = b'{"image": "1"}\n{"image": "2"}\n'
+    (out / "captions.jsonl").write_bytes(answers)
+    capsys.readouterr()
+    importing.import_folder(export, out)
+    assert (out / "captions.jsonl").read_bytes() == answers
+    assert "captions.jsonl stays: what it answers is filled in from it without asking" in capsys.readouterr().out
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_):
+        raise KilledError
+
+    def gone(log, folder):
+        shutil.rmtree(folder)
+        raise KilledError
+
+    for owner, name, instead in ((Log, "save", gone), (kept, "put_back", killed)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, instead)
+            with pytest.raises(KilledError):
+                importing.import_folder(export, out)
+        assert not (out / "captions.jsonl").exists()
+        if name == "put_back":  # and an answer came before the next import
+            (out / "captions.jsonl").write_bytes(b'{"image": "3"}\n')
+            answers += b'{"image": "3"}\n'
+        importing.import_folder(export, out)
+        assert (out / "captions.jsonl").read_bytes() == answers
+    assert not list(export.glob(".*")), "nothing is left beside it"
+    with filelock.FileLock(out / ".captions.jsonl.lock"), pytest.raises(LogError, match="is being captioned"):
+        importing.import_folder(export, out)

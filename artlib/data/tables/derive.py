@@ -8,7 +8,6 @@ import ast
 import json
 import re
 import uuid
-import zoneinfo
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,8 @@ TIME = pa.timestamp("us", tz="UTC")
 UNITS = {"s": 1_000_000, "ms": 1000, "us": 1, "ns": 1}  # microseconds; ns are divided
 # A number of this size or more is not of this unit: it would be a time after the year 5138.
 MAGNITUDES = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": np.inf}
-CREDIBLE = pd.Timestamp("1980", tz="UTC"), pd.Timestamp("2100", tz="UTC")
+EARLIEST = pd.Timestamp("1990-01-01", tz="UTC")  # the latest is a year from now
+EARLIEST_IN = {unit: int(EARLIEST.timestamp() * 1e6 * (1000 if unit == "ns" else 1)) // UNITS[unit] for unit in UNITS}
 _ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
 _UUID = r"\{?[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\}?"
 _NOTHING = ("", "nan", "none", "null", "na", "\\n")  # in columns of numbers
@@ -97,6 +97,15 @@ def numbers(source: Source, ours: str, column: pa.ChunkedArray) -> np.ndarray:
     return found
 
 
+def is_empty(column: pa.ChunkedArray) -> bool:
+    """Whether nothing is in any of its rows, of which there are some."""
+    if pa.types.is_string(column.type):
+        return all(text is None or text.strip().lower() in _NOTHING for text in pc.unique(column).to_pylist())
+    if pa.types.is_floating(column.type):
+        return bool(pc.all(pc.is_null(column, nan_is_null=True)).as_py())
+    return column.null_count == len(column)
+
+
 def is_number(kind: pa.DataType) -> bool:
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
     return any(test(kind) for test in tests)
@@ -112,6 +121,29 @@ def whole(source: Source, ours: str, column: pa.ChunkedArray, remedy: str) -> pa
 
 def timestamps(source: Source, ours: str = "timestamp") -> pa.Array:
     """(n,) times in UTC, from times of any zone, numbers since 1970 of any unit, or text."""
+    found = _timestamps(source, ours)
+    if (column := source.get(ours)) is not None:
+        at = found.cast(pa.int64()).to_numpy(zero_copy_only=False)  # NaN where null
+        _incredible(source, ours, column, at.astype(float), "repair it, or leave the row out")
+    return found
+
+
+def _incredible(source: Source, ours: str, column, at: np.ndarray, remedy: str) -> np.ndarray:
+    """(n,) True, and a fault, where a time in microseconds since 1970 is too old for a log, or to come."""
+    last = pd.Timestamp.now("UTC") + pd.DateOffset(years=1)
+    bad = (at < EARLIEST.timestamp() * 1e6) | (at > last.timestamp() * 1e6)
+    if bad.any():
+        first = at[int(np.argmax(bad))] / 1e6
+        what = f"the year {1970 + first / 31_556_952:.0f}"
+        if abs(first) < 253_402_300_800:  # of four digits
+            what = str(np.datetime64(int(first), "s")).replace("T", " ")
+        wrong = f"would be {what}, which is not between {EARLIEST:%Y-%m-%d} and a year from now"
+        source.fault(ours, bad, column, wrong, remedy)
+    return bad
+
+
+def _timestamps(source: Source, ours: str) -> pa.Array:
+    """The same, however old they are."""
     column = source.need(ours)
     if column is None:
         return pa.nulls(len(source), TIME)
@@ -149,14 +181,15 @@ def _since_1970(source: Source, ours: str, column: pa.ChunkedArray) -> pa.Array:
     usual = np.median(found.drop_null().to_numpy())
     values = pc.fill_null(found, int(usual)).to_numpy()
     unit = source.options["unit"]
+    remedy = "repair it, or say the unit (unit: s, ms, us or ns), or time_format"
     if unit is None:
         unit = next(name for name, limit in MAGNITUDES.items() if usual < limit)
-        first, last = (limit.timestamp() * 1e6 / UNITS[unit] * (1000 if unit == "ns" else 1) for limit in CREDIBLE)
-        bad = (values < first) | (values >= last)
-        wrong = f"is no time between 1980 and 2100 in {unit}, the unit of most others"
-        source.fault(ours, bad, values, wrong, "repair it, or say the unit (unit: s, ms, us or ns), or time_format")
         source.derived(ours, f"{unit} since 1970, by their size")
-        values = np.where(bad, 0, values)
+    else:
+        likely = next(name for name, limit in MAGNITUDES.items() if usual < limit)
+        remedy = f"are these {likely}? (unit: {likely})" if likely != unit else "repair it"
+    at = values.astype(float) * UNITS[unit] / (1000 if unit == "ns" else 1)
+    values = np.where(_incredible(source, ours, column, np.where(null, np.nan, at), remedy), EARLIEST_IN[unit], values)
     scaled = values // 1000 if unit == "ns" else np.round(values * UNITS[unit])
     return pa.array(scaled.astype(np.int64), mask=null).cast(pa.timestamp("us")).cast(TIME)
 
@@ -188,11 +221,6 @@ def _in_zone(source: Source, ours: str, local: pd.DatetimeIndex, rows: np.ndarra
     if zone is None:
         remedy = "say of which (timezone: Europe/Berlin, or UTC)"
         source.fault(ours, rows, column, "has no time zone", remedy)
-        return local.tz_localize("UTC")
-    try:
-        zoneinfo.ZoneInfo(zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        source.report.faults.append(f"timezone: {zone!r} is not known; give a name as Europe/Berlin, or UTC")
         return local.tz_localize("UTC")
     strict = local.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
     odd = int((strict.isna() & ~local.isna()).sum())
@@ -229,11 +257,31 @@ def _split(source: Source, ours: str, column: pa.ChunkedArray, of: type, kind: p
     what = "numbers" if of is float else "texts"
     remedy = f"give JSON ([1, 2]), or {what} with {separator!r} between them (or say separator)"
     source.fault(ours, bad[code], column, f"is no list of {what}", remedy)
+    if of is str:
+        _suspect_separator(source, ours, code, text)
     forms = {"JSON" if value.lstrip().startswith("[") else f"text split at {separator!r}" for value in text}
     if forms:
         source.derived(ours, " or ".join(sorted(forms)))
     values = pa.array([items or [] for items in found] + [None], kind)
     return pa.chunked_array([values.take(pa.array(np.where(code < 0, len(found), code)))])
+
+
+def _suspect_separator(source: Source, ours: str, code: np.ndarray, text: np.ndarray) -> None:
+    """Where no list has the separator in it, and most have another: a fault, or a word on genres, which may have it."""
+    separator = source.options["separator"]
+    plain = np.array([not value.lstrip().startswith("[") for value in text] + [False])[code]
+    if any(separator in value for value in text if not value.lstrip().startswith("[")):
+        return
+    for other in (";", ",", "|"):
+        has = plain & np.array([other in value for value in text] + [False])[code]
+        if other != separator and has.sum() >= max(plain.sum() / 2, 1):
+            remedy = f"if that stands between items, say so (separator: {{{source.name}: {other!r}}})"
+            wrong = f"has no {separator!r}, as all others, but {other!r}"
+            if ours == "genres":
+                source.missing(ours, f"{text[code[int(np.argmax(has))]]!r} {wrong}: taken as one; {remedy}")
+            else:
+                source.fault(ours, has, text[code], wrong, remedy + ", else give JSON")
+            return
 
 
 def _items(text: str, separator: str, of: type) -> list | None:
@@ -306,20 +354,22 @@ def index_of(source: Source, ours: str, candidates: pa.ListArray) -> np.ndarray:
     return found
 
 
-def credited(impressions: pd.DataFrame, plays: pd.DataFrame, window: pd.Timedelta) -> np.ndarray:
+def credited(impressions: pd.DataFrame, plays: pd.DataFrame, window: pd.Timedelta) -> tuple[np.ndarray, np.ndarray]:
     """(n,) what came of each impression within the window: each play counts for the last impression before it of the
-    same member and title.
+    same member and title. And (plays,) True for those that count for any.
 
     Args:
         impressions: n rows of user_id, title_id and timestamp.
         plays: the same, and value.
     """
     keys = ["user_id", "title_id"]
-    left = plays.sort_values("timestamp", kind="stable")
+    left = plays.reset_index(drop=True).reset_index(names="play").sort_values("timestamp", kind="stable")
     right = impressions.assign(row=np.arange(len(impressions))).sort_values("timestamp", kind="stable")
     joined = pd.merge_asof(left, right, on="timestamp", by=keys, tolerance=window)
     joined = joined[joined["row"].notna()]
-    return np.bincount(joined["row"].astype(int), joined["value"], minlength=len(impressions))
+    found = np.zeros(len(plays), dtype=bool)
+    found[joined["play"].to_numpy()] = True
+    return np.bincount(joined["row"].astype(int), joined["value"], minlength=len(impressions)), found
 
 
 def length_of_time(window: str | float | None) -> pd.Timedelta | None:

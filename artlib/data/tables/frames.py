@@ -4,6 +4,8 @@ import dataclasses
 import difflib
 import os
 import re
+import shlex
+import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from artlib.data import contract, pictures
 from artlib.data.columns import unpad
 from artlib.data.contract import LogError
 from artlib.data.log import SCHEMAS, Log
-from artlib.data.tables import derive, logged, propensities
+from artlib.data.tables import derive, kept, logged, propensities
 from artlib.data.tables.sources import Report, Source, arrow
 
 TABLES = ("titles", "artworks", "histories", "impressions", "plays")
@@ -27,6 +29,7 @@ ALSO = {
     "plays": ("user_id", "title_id", "timestamp", "reward"),
 }
 BY_TABLE = ("timezone", "unit", "time_format", "separator")
+STRANGERS = 0.2  # of the rows of histories may be of users without an impression before a word is said
 OPTIONS: dict[str, Any] = {
     "timezone": None,
     "unit": None,
@@ -54,9 +57,10 @@ def from_frames(
     folder: str | os.PathLike | None = None,
     labels: dict[str, str] | None = None,
     report: Callable[[Report], None] = print,
+    out: str | os.PathLike | None = None,
     **options: Any,
 ) -> Log:
-    """A valid log from one's own tables.
+    """A valid log from one's own tables; but artworks with an image and no caption are left to `artlib caption`.
 
     Args:
         titles, artworks, impressions, histories: pandas or Polars frames, DuckDB relations, pyarrow tables or datasets,
@@ -68,6 +72,7 @@ def from_frames(
         folder: to which paths of pictures are relative.
         labels: what messages call the tables; by default their names here.
         report: told what was derived and what is missing.
+        out: where the log will be saved, if that is known, for the commands that the report names.
         timezone: of times without one; unit: of numbers (s, ms, us, ns since 1970), by default by their size;
             time_format: of text, by default ISO 8601; separator: between the items of a list in text. Each a value, or
             a dictionary by table.
@@ -76,7 +81,7 @@ def from_frames(
             user and title.
         logging: how what was shown was chosen: "uniform"; "epsilon-greedy", with `epsilon` and a column `greedy` (index
             of what chance did not choose) or `greedy_artwork` (its id); "production", by that column's probabilities.
-        propensities: "estimate" to estimate them from what was shown, where there are none.
+        propensities: "estimate" to estimate them from what was shown, where there are none; "none" is the default.
         weight_max: by which weights of histories are divided; by default the largest, where it is above 1.
         manifest: what else the manifest is to say, as {"reward": "minutes watched", "licence": "..."}.
 
@@ -103,12 +108,14 @@ def from_frames(
     chosen = sources["impressions"].options
     manifest = {"world": "own", **chosen["manifest"], "propensities": made.propensities}
     log = Log(manifest=manifest | {"production_is": made.production_is}, folder=_folder(folder), **tables)
-    faults = contract.find(log.tables(), log.propensities) + pictures.faults(log.artworks, log.folder)
+    _say_uncaptioned(sources["artworks"], log.artworks, _folder(out))
+    checked = log.tables() | {"artworks": _as_if_captioned(log.artworks)}
+    faults = contract.find(checked, log.propensities) + pictures.faults(log.artworks, log.folder)
     told.faults += [_in_their_words(fault, sources, {"impressions": made.rows, "histories": rows}) for fault in faults]
     told.refuse()
     if chosen["propensities"] == "estimate":
         log = _estimated(log, made, sources["impressions"])
-    log = dataclasses.replace(log, **{name: part.cast(SCHEMAS[name]) for name, part in log.tables().items()})
+    log = dataclasses.replace(log, **{name: part.cast(_schema(name, part)) for name, part in log.tables().items()})
     told.counts = {name: len(part) for name, part in log.tables().items()}
     split = log.impressions["split"].to_numpy()
     told.counts |= {name: int((split == name).sum()) for name in contract.SPLITS}
@@ -129,7 +136,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
             hint = f", did you mean {near[0]}?" if near else ""
             raise LogError(f"option {name!r} is not one of {', '.join(OPTIONS)}{hint}")
     options = OPTIONS | given
-    allowed = {"logging": logged.LOGGING, "split_by": ("time", "pair"), "propensities": ("estimate",)}
+    allowed = {"logging": logged.LOGGING, "split_by": ("time", "pair"), "propensities": ("estimate", "none")}
     for name, values in allowed.items():
         if options[name] not in (*values, OPTIONS[name]):
             raise LogError(f"{name} is {options[name]!r}; it must be one of {', '.join(values)}")
@@ -137,6 +144,10 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     for unit in units.values():
         if unit not in (*derive.UNITS, None):
             raise LogError(f"unit is {unit!r}; it must be one of {', '.join(derive.UNITS)}")
+    zones = options["timezone"] if isinstance(options["timezone"], dict) else {"": options["timezone"]}
+    for zone in zones.values():
+        if zone is not None and not _is_zone(zone):
+            raise LogError(f"timezone: {zone!r} is not known; give a name as Europe/Berlin, or UTC")
     if not isinstance(options["manifest"], dict):
         raise LogError(f"manifest is {options['manifest']!r}; give names and values, as reward: minutes watched")
     shares = options["shares"]
@@ -150,6 +161,13 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
             f"epsilon is {epsilon!r}; epsilon-greedy needs its probability of exploring, above 0 and at most 1"
         )
     return options
+
+
+def _is_zone(name: Any) -> bool:
+    try:
+        return isinstance(name, str) and bool(zoneinfo.ZoneInfo(name))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones, as Europe
+        return False
 
 
 def _sources(given: dict[str, Any], columns: dict, labels: dict[str, str], options: dict, told: Report) -> dict:
@@ -170,6 +188,8 @@ def _sources(given: dict[str, Any], columns: dict, labels: dict[str, str], optio
                 hint = f", did you mean {near[0]}?" if near else ""
                 told.faults.append(f"columns: {name} has no {ours!r}; ours are {', '.join(known[name])}{hint}")
         table_ = arrow(label, frame)
+        if not len(table_) and name != "histories":
+            told.faults.append(f"{label} has no rows")
         own = {ours: theirs for ours, theirs in own.items() if theirs in table_.column_names} | within
         for ours, theirs in within.items():
             if theirs not in table_.column_names:
@@ -198,6 +218,15 @@ def _table(name: str, columns: dict[str, Any]) -> pa.Table:
     return made.cast(pa.schema([field.with_nullable(True) for field in schema]))
 
 
+def _schema(name: str, part: pa.Table) -> pa.Schema:
+    """The log's, in which captions may be null where some are still to be had."""
+    schema = SCHEMAS[name]
+    if name == "artworks" and part["caption"].null_count:
+        place = schema.get_field_index("caption")
+        schema = schema.set(place, schema.field(place).with_nullable(True))
+    return schema
+
+
 def _titles(source: Source) -> pa.Table:
     year, genres, synopsis = source.get("year"), source.get("genres"), source.get("synopsis")
     if year is None:
@@ -222,17 +251,43 @@ def _titles(source: Source) -> pa.Table:
 
 
 def _artworks(source: Source) -> pa.Table:
-    image = source.get("image")
-    image = pc.utf8_trim_whitespace(derive.texts(source, "image", image))
+    """The artworks; where there is an image and nothing to read, the caption is null."""
+    image = pc.utf8_trim_whitespace(derive.texts(source, "image", source.get("image")))
+    pictured = pc.not_equal(image, "")
+    caption = source.get("caption") if pc.any(pictured).as_py() else source.need("caption")
+    caption = derive.texts(source, "caption", caption)
+    unread = pa.array([not contract.one_line(text) for text in caption.to_pylist()], pa.bool_())
+    nothing = pa.scalar(None, pa.string())
     return _table(
         "artworks",
         {
             "artwork_id": derive.ids(source, "artwork_id"),
             "title_id": derive.ids(source, "title_id"),
-            "caption": derive.texts(source, "caption", source.need("caption")),
-            "image": pc.if_else(pc.equal(image, ""), pa.scalar(None, pa.string()), image),
+            "caption": pc.if_else(pc.and_(pictured, unread), nothing, caption),
+            "image": pc.if_else(pictured, image, nothing),
         },
     )
+
+
+def _as_if_captioned(artworks: pa.Table) -> pa.Table:
+    place = artworks.schema.get_field_index("caption")
+    return artworks.set_column(place, artworks.schema.field(place), pc.fill_null(artworks["caption"], "a picture"))
+
+
+def _say_uncaptioned(source: Source, artworks: pa.Table, out: Path | None) -> None:
+    """What to do about artworks that have an image and no caption, and what is there for it."""
+    answers = "" if out is None or not kept.there(out) else f"{out / kept.ANSWERS} stays"
+    if lacking := artworks["caption"].null_count:
+        command = f"python -m artlib caption {'FOLDER' if out is None else shlex.quote(str(out))} --captioner ..."
+        known = answers and f"; {answers}: what it answers is filled in from it without asking again"
+        first = artworks["artwork_id"].filter(pc.is_null(artworks["caption"]))[0].as_py()
+        source.missing(
+            "caption",
+            f"{lacking:,} of {len(artworks):,} artworks have an image and no caption (first: {first!r}), so the log is "
+            f"refused until they have: {command}{known}",
+        )
+    elif answers:
+        source.derived("caption", f"all are given; {answers}, for captions that may be missing later")
 
 
 def _histories(source: Source | None, impressions: pa.Table, told: Report) -> tuple[pa.Table, np.ndarray]:
@@ -244,6 +299,7 @@ def _histories(source: Source | None, impressions: pa.Table, told: Report) -> tu
     made = {name: derive.ids(source, name) for name in ("user_id", "title_id")}
     made |= {"timestamp": derive.timestamps(source), "weight": pa.array(_weights(source), from_pandas=True)}
     built = _table("histories", made)
+    _say_strangers(source, built["user_id"], impressions["user_id"])
     time = pd.Series(built["timestamp"].cast(pa.int64()).to_numpy(zero_copy_only=False))
     asked = pd.Series(impressions["timestamp"].cast(pa.int64()).to_numpy(zero_copy_only=False))
     last = asked.groupby(impressions["user_id"].to_numpy()).max()
@@ -253,6 +309,19 @@ def _histories(source: Source | None, impressions: pa.Table, told: Report) -> tu
         source.derived("timestamp", f"{late.sum():,} rows {what} are left out: no impression may know them")
     rows = np.flatnonzero(~late)
     return built.take(pa.array(rows)), rows
+
+
+def _say_strangers(source: Source, users: pa.ChunkedArray, asked: pa.ChunkedArray) -> None:
+    """That many rows are of users without an impression: their ids may be spelt otherwise there."""
+    strange = pc.and_not(pc.is_valid(users), pc.is_in(users, asked.combine_chunks()))
+    count, rows = pc.sum(strange).as_py() or 0, len(users)
+    if count > STRANGERS * rows and count < rows:  # of all, the contract says more
+        wanted = users.filter(strange)
+        hint = contract.spelt_otherwise(wanted, asked)
+        first = wanted[0].as_py()
+        source.missing(
+            "user_id", f"{count:,} of {rows:,} rows are of users without an impression (first: {first!r}){hint}"
+        )
 
 
 def _weights(source: Source) -> np.ndarray:

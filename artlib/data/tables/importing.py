@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from artlib.data.contract import LogError
 from artlib.data.log import Log
+from artlib.data.tables import kept
 from artlib.data.tables.frames import TABLES, from_frames
 from artlib.data.tables.sources import Report
 
@@ -27,11 +28,11 @@ def import_folder(
     estimate_propensities: bool = False,
     report: Callable[[Report], None] = print,
 ) -> Log:
-    """Read somebody's tables, write a log that validates, and return it.
+    """Read somebody's tables, write a log that validates, but for captions to be had from pictures, and return it.
 
     Args:
         folder: holds titles, artworks, impressions and perhaps histories and plays, as .parquet, .csv, .csv.gz or .tsv.
-        out: the log folder; a log that is there is replaced.
+        out: the log folder; a log that is there is replaced, but for answers about pictures (captions.jsonl).
         mapping: a YAML file, by default mapping.yaml in the folder, if there is one: `files` (our table -> file name),
             `columns`, `delimiter` and `encoding` of CSV, and all options of `from_frames`.
         estimate_propensities: as `propensities: estimate` in the mapping.
@@ -52,9 +53,11 @@ def import_folder(
     paths = _paths(folder, given["files"] or {})
     tables = {name: read(path, given["delimiter"], given["encoding"] or "utf8") for name, path in paths.items()}
     labels = {name: paths[name].name if name in paths else f"{folder / name}.csv or .parquet" for name in TABLES}
-    named = {"columns": given["columns"], "folder": folder, "labels": labels, "report": report}
+    named = {"columns": given["columns"], "folder": folder, "labels": labels, "report": report, "out": out}
     log = from_frames(**tables, **named, **options)
+    kept.put_aside(out)
     log.save(out)
+    kept.put_back(out)
     return log
 
 

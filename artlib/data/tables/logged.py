@@ -94,11 +94,15 @@ def _rewards(source: Source, plays: Source | None, made: dict) -> np.ndarray:
     plays.fault(
         "timestamp", unknown, sides[1]["timestamp"], "has no time, user or title", "give it, or leave the row out"
     )
-    if source.report.faults or sides[0]["timestamp"].isna().any():  # times that are not known cannot be joined
-        return np.zeros(len(source))
     counted = np.ones(len(plays)) if value is None else derive.numbers(plays, "reward", value)
     plays.fault("reward", np.isnan(counted), counted, "is nothing", "say what the play was worth, or leave the row out")
-    reward = derive.credited(sides[0], sides[1].assign(value=counted), window)
+    beyond = ~np.isnan(counted) & ~((counted >= 0) & (counted <= contract.LARGEST))
+    remedy = "repair it, or add one constant to all"
+    plays.fault("reward", beyond, counted, "is not a finite number of at least 0", remedy)
+    if source.report.faults or sides[0].isna().any(axis=None):  # what is not known cannot be joined
+        return np.zeros(len(source))
+    reward, credited = derive.credited(sides[0], sides[1].assign(value=counted), window)
+    _say_lost(source, plays, sides[0], sides[1], credited)
     what = (
         f"from {plays.label}: what came within {source.options['window']} after the last impression of user and title"
     )
@@ -113,17 +117,57 @@ def _rewards(source: Source, plays: Source | None, made: dict) -> np.ndarray:
     return reward
 
 
+def _say_lost(source: Source, plays: Source, shown: pd.DataFrame, played: pd.DataFrame, credited: np.ndarray) -> None:
+    """Plays that fall on no impression, and why; a fault if all do."""
+    if credited.all():
+        return
+    reasons, left = [], ~credited
+    for name, what in (("user_id", "users"), ("title_id", "titles")):
+        unknown = left & ~played[name].isin(shown[name]).to_numpy()
+        if unknown.any():
+            ids = [pa.chunked_array([pd.unique(column)]) for column in (played[name][unknown], shown[name])]
+            first = played[name][unknown].iloc[0]
+            reasons.append(f"{unknown.sum():,} of unknown {what} (first: {first!r}{contract.spelt_otherwise(*ids)})")
+        left &= ~unknown
+    pairs = shown.groupby(["user_id", "title_id"], as_index=False)["timestamp"].min()
+    first = played[["user_id", "title_id"]].merge(pairs, how="left", on=["user_id", "title_id"])["timestamp"]
+    never = left & first.isna().to_numpy()
+    early = left & (played["timestamp"] < first).to_numpy()
+    late = left & ~never & ~early
+    for rows, what in (
+        (never, "of titles never shown to their user"),
+        (early, "before any impression"),
+        (late, f"outside the window ({source.options['window']})"),
+    ):
+        reasons += [f"{rows.sum():,} {what}"] if rows.any() else []
+    lost = f"{(~credited).sum():,} of {len(played):,} plays fall on no impression: {', '.join(reasons)}"
+    (source.report.missing if credited.any() else source.report.faults).append(f"{plays.label}: {lost}")
+
+
+def _known(source: Source, ours: str) -> pa.ChunkedArray | None:
+    """The column of our name; None where there is none, or nothing in it."""
+    column = source.get(ours)
+    if column is None or derive.is_empty(column):
+        return None
+    return column
+
+
 def _logging(source: Source, candidates: pa.ListArray, shown: np.ndarray) -> tuple[Any, Any, str, str]:
     """Propensity, production, and what each is known from."""
     lengths = pc.list_value_length(candidates).fill_null(0).to_numpy()
     mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
     equal = mask / np.maximum(lengths, 1)[:, None]
     here = np.arange(len(shown)), np.clip(shown, 0, max(mask.shape[1] - 1, 0))
-    rule, column, production = source.options["logging"], source.get("propensity"), source.get("production")
+    rule, column, production = source.options["logging"], _known(source, "propensity"), _known(source, "production")
     estimating = source.options["propensities"] == "estimate"
     if estimating and (column is not None or rule):
         source.report.faults.append(
             f"{source.label}: propensities are known and are to be estimated; leave out one of the two"
+        )
+    if source.options["propensities"] == "none" and (column is not None or rule):
+        source.report.faults.append(
+            f"{source.label}: propensities are known, and the option propensities says that there are none; leave out "
+            "one of the two"
         )
     listed = None if production is None else derive.lists(source, "production", production, float)
     known = None
