@@ -231,7 +231,7 @@ def test_answers_about_pictures_survive_another_import_and_a_kill_at_any_point(e
     def killed(*_):
         raise KilledError
 
-    def gone(log, folder):
+    def gone(log, folder, **_):
         shutil.rmtree(folder)
         raise KilledError
 

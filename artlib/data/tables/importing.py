@@ -56,7 +56,7 @@ def import_folder(
     named = {"columns": given["columns"], "folder": folder, "labels": labels, "report": report, "out": out}
     log = from_frames(**tables, **named, **options)
     kept.put_aside(out)
-    log.save(out)
+    log.save(out, keep=[kept.ANSWERS, kept.LOCK])
     kept.put_back(out)
     return log
 

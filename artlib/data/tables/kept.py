@@ -10,6 +10,7 @@ from artlib import files
 from artlib.data.contract import LogError
 
 ANSWERS = "captions.jsonl"
+LOCK = f".{ANSWERS}.lock"
 
 
 def there(out: Path) -> bool:
@@ -49,7 +50,7 @@ def _aside(out: Path) -> Path:
 def _refuse_if_busy(out: Path) -> None:
     import filelock
 
-    lock = out / f".{ANSWERS}.lock"
+    lock = out / LOCK
     if not lock.exists():
         return
     try:
