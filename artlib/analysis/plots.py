@@ -292,7 +292,8 @@ def methods(table: pd.DataFrame):
         # Only seeds that every size has: else a bend may be a seed.
         part = part[part.groupby("seed")["entry"].transform("nunique") == part["entry"].nunique()]
         gap = part.groupby("examples")["gap_closed"].agg(["mean", "min", "max"])
-        error = [gap["mean"] - gap["min"], gap["max"] - gap["mean"]]
+        # A mean of equal values may be off by rounding.
+        error = [np.maximum(gap["mean"] - gap["min"], 0), np.maximum(gap["max"] - gap["mean"], 0)]
         seeds = sorted(part["seed"].unique())
         label = f"{method}, seed{'s'[: len(seeds) > 1]} {', '.join(map(str, seeds))}"
         axes[0].errorbar(gap.index, gap["mean"], yerr=error, capsize=3, label=label, **looks[method])
