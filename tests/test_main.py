@@ -92,7 +92,7 @@ def test_validate_tells_counts_or_faults(capsys, tmp_path):
         return cli.main(["validate", str(tmp_path / name)])
 
     assert validate("good") == 0
-    assert capsys.readouterr().out.split() == "titles 1 artworks 2 histories 0 impressions 1".split()
+    assert capsys.readouterr().out.split() == "titles 1 artworks 2 histories 0 impressions 1 valid".split()
     assert validate("bad", propensity=[1.5]) == 1
     out, error = capsys.readouterr()
     assert "propensity" in error and not out

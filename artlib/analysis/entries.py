@@ -13,7 +13,6 @@ from artlib.analysis import evaluation
 from artlib.data import Log, LogError
 from artlib.policies import baselines, given
 
-BUILT_IN = {"random", "popular", "production", "oracle"}
 SHOWN = ["policy", "estimator", "n", "value", "lift", "95 % interval", "ess", "verdict"]
 
 

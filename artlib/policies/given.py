@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from artlib.data import Log, LogError, pad
 
+BUILT_IN = {"random", "popular", "production", "oracle"}  # names that are taken
 TOLERANCE = 1e-3  # of the sum of a row; it is divided by its sum
 FORMAT = "impression_id and probabilities (a list, in the order of the impression's candidates)"
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from artlib import ArtlibError, files
 from artlib.analysis import comparison
-from artlib.analysis.entries import BUILT_IN
+from artlib.policies.given import BUILT_IN
 
 PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/benchmark.md")
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w -]+) -->\n.*?<!-- end -->", re.DOTALL)
