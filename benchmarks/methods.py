@@ -131,9 +131,9 @@ WORLDS = {
     "tiny": Comparison(  # to try the comparison out
         _fiction(n_users=100, n_titles=60, n_train=600, n_validation=200, n_test=200),
         sizes=(20, 40),
-        few=20,
-        checked=20,
-        entries=(Entry("sft", 40), Entry("counterfactual", 80, COUNTERFACTUAL), Entry("label sft", 20, LABEL)),
+        few=8,
+        checked=6,
+        entries=(Entry("sft", 40), Entry("counterfactual", 80, COUNTERFACTUAL), Entry("label sft", 8, LABEL)),
     ),
     "fiction": Comparison(_fiction(**PUBLISHED), sizes=(ALL,), entries=EVERY_METHOD),  # the log of `make run`
     "broad": Comparison(_fiction(**PUBLISHED, genres="broad"), sizes=(ALL,), entries=(Entry("sft", ALL),)),

@@ -64,7 +64,7 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
     by_plays, by_time, lifts = ([text.get_text() for text in axis.get_legend().texts] for axis in figure.axes)
     assert sorted(by_plays) == ["sft, seed 0", "text, seed 0", "zero-shot"]
     assert by_time == ["sft", "counterfactual", "label sft", "zero-shot"]
-    assert lifts == ["seed 0, n = 20", "seed 0, n = 200"]
+    assert lifts == ["seed 0, n = 8", "seed 0, n = 200"]
     assert {label.get_text() for label in figure.axes[2].get_yticklabels()} == set(rows)
 
 
