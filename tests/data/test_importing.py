@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import filelock
 import pandas as pd
 import pytest
 from made_tables import tables
@@ -247,5 +246,12 @@ def test_answers_about_pictures_survive_another_import_and_a_kill_at_any_point(e
         importing.import_folder(export, out)
         assert (out / "captions.jsonl").read_bytes() == answers
     assert not list(export.glob(".*")), "nothing is left beside it"
+
+
+def test_a_log_that_is_being_captioned_is_not_replaced(export):
+    filelock = pytest.importorskip("filelock")
+    out = export / "log"
+    importing.import_folder(export, out)
+    (out / "captions.jsonl").write_bytes(b'{"image": "1"}\n')
     with filelock.FileLock(out / ".captions.jsonl.lock"), pytest.raises(LogError, match="is being captioned"):
         importing.import_folder(export, out)
