@@ -48,11 +48,11 @@ def _aside(out: Path) -> Path:
 
 
 def _refuse_if_busy(out: Path) -> None:
-    import filelock
-
     lock = out / LOCK
     if not lock.exists():
         return
+    import filelock  # there, since `artlib caption` has it
+
     try:
         with filelock.FileLock(lock, timeout=0):
             pass
