@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from artlib.analysis import evaluation
+from artlib.analysis import entries
 from artlib.data import Log
 from artlib.data.tables import importing
 from artlib.policies import baselines
@@ -54,7 +54,7 @@ def export(folder: Path, n: int = 8000, seed: int = 0) -> None:
 
 
 def main(folder: Path) -> pd.DataFrame:
-    """Export, import, and judge the most popular picture of each film on the test split."""
+    """Export, import, and judge the most popular picture of each film on the test split, from a file as anyone's."""
     export(folder / "export")
     importing.import_folder(folder / "export", folder / "log")
     log = Log.load(folder / "log")
@@ -63,11 +63,9 @@ def main(folder: Path) -> pd.DataFrame:
     offered, rows = test.arrays().mask, test.impressions["impression_id"].to_numpy()
     lists = [list(row[there]) for row, there in zip(popular, offered, strict=True)]  # in the order of candidates
     pd.DataFrame({"impression_id": rows, "probabilities": lists}).to_parquet(folder / "mine.parquet")
-    policies = {"production": test.arrays().production, "popular": popular}
-    table = evaluation.evaluate(log, test, policies, n_bootstrap=200)
-    return table[table["slice"] == "all"]
+    return entries.judge(log, [folder / "mine.parquet"], n_bootstrap=200)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as somewhere:
-        print(main(Path(sys.argv[1] if len(sys.argv) > 1 else somewhere)).iloc[:, :11].round(4).to_string())
+        print(entries.shown(main(Path(sys.argv[1] if len(sys.argv) > 1 else somewhere))).to_string())

@@ -39,14 +39,8 @@ def judge(
     part = log.split(split)
     if not len(part.impressions):
         raise LogError(f"the log has no impressions in its {split} split: nothing can be judged")
-    found = {
-        "random": baselines.uniform(part),
-        "popular": baselines.greedy(baselines.popular_scores(log, part)),
-        "production": part.arrays().production,
-    }
-    if part.truth is not None:
-        found["oracle"] = baselines.oracle(part)
-    for name, file in _files(policies, taken=set(found)).items():
+    found = baselines.untrained(log, part)
+    for name, file in _files(policies, taken=given.BUILT_IN).items():
         found[name] = given.read(file, log, part)
     return evaluation.evaluate(log, part, found, n_bootstrap=n_bootstrap, seed=seed)
 

@@ -37,9 +37,13 @@ def card(log: Log, test: Log, row: int, policies: dict[str, np.ndarray]) -> str:
 <p>Member {html.escape(asked["user_id"])} watched {stop - start:,} title{"s"[: stop - start != 1]} before
 {asked["timestamp"]:%Y-%m-%d}{f", mostly {html.escape(loves)}" if loves else ""}. The latest:</p>
 <ul style="columns:2;font-size:smaller">{watched}</ul>
-<p>One of {arrays.mask.sum()} artworks was shown, with propensity {arrays.propensity[0]:.3f}, and the reward was
+<p>One of {arrays.mask.sum()} artworks was shown, {_propensity(arrays.propensity[0])}, and the reward was
 {arrays.reward[0]:g}. With which probability each policy would show each, and which it was:</p>
 {posters.strip(log, test, row, policies)}</div>"""
+
+
+def _propensity(value: float) -> str:
+    return "nobody knows with which propensity" if np.isnan(value) else f"with propensity {value:.3f}"
 
 
 def _title(log: Log, row: int) -> str:

@@ -75,15 +75,16 @@ def _choose(options: argparse.Namespace) -> int:
     import artlib
     from artlib.policies import chooser
 
-    file, how = options.requests, {"seed": options.seed}
-    for name, belongs in (("epsilon", "--explore epsilon"), ("temperature", "--explore softmax"), ("split", "a log")):
-        value = getattr(options, name)
-        applies = file.is_dir() if name == "split" else belongs.endswith(options.explore)
-        if value is not None and not applies:
+    file = options.requests
+    for name, belongs, given in (
+        ("epsilon", "--explore epsilon", options.explore == "epsilon"),
+        ("temperature", "--explore softmax", options.explore == "softmax"),
+        ("split", "a log", file.is_dir()),
+    ):
+        if getattr(options, name) is not None and not given:
             raise chooser.ChoiceError(f"--{name} goes with {belongs} only; leave it out, or give that")
-        if value is not None and name != "split":
-            how[name] = value
-    policy = artlib.load_policy(options.adapter, options.explore, **how)
+    how = {name: value for name in ("epsilon", "temperature") if (value := getattr(options, name)) is not None}
+    policy = artlib.load_policy(options.adapter, options.explore, seed=options.seed, **how)
     if file.is_dir():
         file = chooser.requests_of(file, options.split or "test", options.folder)
     total, kept = chooser.answer_file(policy, file, options.folder, options.batch)

@@ -1,5 +1,8 @@
 """Columns of Arrow tables as arrays, and back."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,3 +38,13 @@ def unpad(array: np.ndarray, mask: np.ndarray) -> pa.ListArray:
     """The inverse of `pad`: a list column from an (n, K) array and its mask."""
     offsets = np.concatenate([[0], np.cumsum(mask.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(array[mask]))
+
+
+def replaced(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
+    """A table with other values in some of its columns, whose places and types stay."""
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        field = table.schema.field(place)
+        values = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values)
+        table = table.set_column(place, field, values.cast(field.type))
+    return table

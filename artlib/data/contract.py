@@ -123,10 +123,15 @@ def _nulls(name: str, table: pa.Table, propensities: str) -> Iterator[str]:
                 continue
         if (name, field.name) not in {("titles", "year"), ("artworks", "image")}:
             yield from _fault(name, field.name, null, column, "is null", remedy)
-        if pa.types.is_list(field.type) and pc.list_flatten(column).null_count:
-            inside = pc.list_parent_indices(column).filter(pc.is_null(pc.list_flatten(column)))
-            bad = np.isin(np.arange(len(column)), inside.to_numpy())
-            yield from _fault(name, field.name, bad, column, "has a null in it", "give a value")
+        yield from _fault(name, field.name, null_inside(column), column, "has a null in it", "give a value")
+
+
+def null_inside(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) True for lists with a null among their items; False for what is no list."""
+    if not pa.types.is_list(column.type) or not pc.list_flatten(column).null_count:
+        return np.zeros(len(column), dtype=bool)
+    inside = pc.list_parent_indices(column).filter(pc.is_null(pc.list_flatten(column)))
+    return np.isin(np.arange(len(column)), inside.to_numpy())
 
 
 def _duplicates(name: str, column: str, table: pa.Table) -> Iterator[str]:

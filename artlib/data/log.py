@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from artlib import files
 from artlib.data import contract, dataset_card, oddities, pictures
 from artlib.data.background import SAMPLE, Background
-from artlib.data.columns import codes, pad
+from artlib.data.columns import codes, pad, replaced
 from artlib.data.contract import SPLITS, LogError
 from artlib.data.history import History
 
@@ -205,7 +205,7 @@ class Log:
         Raises:
             LogError: the folder holds other files than a log's, pictures among them, which would be lost.
         """
-        _refuse_to_lose(Path(folder), keep)
+        refuse_to_lose(folder, keep)
         artworks = self._artworks_for(Path(folder))
         with files.replacing(folder) as temporary:
             temporary.mkdir()
@@ -228,8 +228,7 @@ class Log:
         if self.folder.resolve() == folder.resolve():  # and they lie outside of it
             return self.artworks
         absolute = [image and str(pictures.path(self.folder.absolute(), image)) for image in images]
-        place = self.artworks.schema.get_field_index("image")
-        return self.artworks.set_column(place, self.artworks.schema.field(place), pa.array(absolute, pa.string()))
+        return replaced(self.artworks, {"image": absolute})
 
     @property
     def propensities(self) -> str:
@@ -358,8 +357,9 @@ class Log:
         return ~pc.is_in(self.impressions["title_id"], seen.unique()).to_numpy()
 
 
-def _refuse_to_lose(folder: Path, keep: Sequence[str]) -> None:
-    """Raise a LogError if there is anything in a folder that is not a log's."""
+def refuse_to_lose(folder: str | os.PathLike, keep: Sequence[str] = ()) -> None:
+    """Raise a LogError if there is anything in a folder that is not a log's, and that `Log.save` would not `keep`."""
+    folder = Path(folder)
     own = {*(f"{name}.parquet" for name in SCHEMAS), "manifest.json", "README.md", *keep}
     others = sorted(path.name for path in folder.iterdir() if path.name not in own) if folder.is_dir() else []
     if folder.exists() and not folder.is_dir():

@@ -3,9 +3,9 @@
 import dataclasses
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from artlib.data.columns import replaced
 from artlib.data.contract import LogError
 from artlib.data.log import Log
 
@@ -46,8 +46,4 @@ def shuffled_plays(log: Log, seed: int = 0) -> Log:
     }
     if log.propensities == "none":
         del changed["propensity"]
-    for name, values in changed.items():
-        at = impressions.schema.get_field_index(name)
-        field = impressions.schema.field(at)
-        impressions = impressions.set_column(at, field, pa.array(values, field.type))
-    return dataclasses.replace(log, impressions=impressions)
+    return dataclasses.replace(log, impressions=replaced(impressions, changed))

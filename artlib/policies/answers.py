@@ -17,7 +17,7 @@ from artlib.data import Log, LogError, genre_names, pad, unpad
 from artlib.lm import machine
 from artlib.lm.calibration import fit_temperature, probabilities
 from artlib.lm.encoder import EMBEDDED
-from artlib.policies.baselines import greedy, oracle, popular_scores, uniform
+from artlib.policies.baselines import greedy, untrained
 from artlib.policies.llm import llm_scores
 from artlib.policies.text import Choice, Readers
 from artlib.posttrain import adapters
@@ -112,12 +112,9 @@ class _Session:
 
     def ask_baselines(self) -> None:
         """Those that are computed in no time: nothing of them is kept."""
-        save(self.folder, "random", self.test, uniform(self.test))
-        save(self.folder, "production", self.test, self.test.arrays().production)
-        save(self.folder, "popular", self.test, greedy(popular_scores(self.log, self.test)))
-        if self.test.truth is not None:
-            save(self.folder, "oracle", self.test, oracle(self.test))
-        else:
+        for name, policy in untrained(self.log, self.test).items():
+            save(self.folder, name, self.test, policy)
+        if self.test.truth is None:
             files.discard(self.folder / "oracle.parquet")  # of an earlier log of the run
 
     def ask_text(self) -> None:

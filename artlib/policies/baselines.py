@@ -43,3 +43,10 @@ def popular_scores(log: Log, impressions: Log) -> np.ndarray:
 def oracle(log: Log) -> np.ndarray:
     """(n, K) always the candidate with the largest true expected reward. Simulated worlds only."""
     return greedy(np.where(log.arrays().mask, log.expected_reward(), -np.inf))
+
+
+def untrained(log: Log, part: Log) -> dict[str, np.ndarray]:
+    """The policies that need no training, by name: (n, K) each. The oracle is among them where the truth is known."""
+    popular = greedy(popular_scores(log, part))
+    found = {"random": uniform(part), "popular": popular, "production": part.arrays().production}
+    return found | ({"oracle": oracle(part)} if part.truth is not None else {})

@@ -251,7 +251,7 @@ def requests_of(log: str | os.PathLike, split: str, folder: str | os.PathLike) -
 def answer_file(
     chooser: Chooser, file: str | os.PathLike, folder: str | os.PathLike, batch: int = 1024
 ) -> tuple[int, int]:
-    """Answer all requests of a Parquet file, of any length, in constant memory; a killed run goes on where it was.
+    """Answer all requests of a Parquet file, of any length, a batch at a time; a killed run goes on where it was.
 
     Args:
         file: with the columns of `requests.SCHEMA`.
@@ -279,6 +279,7 @@ def answer_file(
         "requests": files.sha256(file),
         "adapter": files.sha256(chooser.adapter / "training.json"),
         "exploration": dataclasses.asdict(chooser.exploration),
+        "code": adapters.code(chooser.settings),
         "batch": batch,
     }
     if folder.exists() and not folder.is_dir():
@@ -288,12 +289,12 @@ def answer_file(
     )
     if foreign:
         raise ChoiceError(f"{folder} holds other files than choices, {min(foreign)} among them; name another folder")
-    note = folder / "_fingerprint.json"  # readers of datasets pass over names that begin so
-    if note.exists() or any(folder.glob("part-*")):
-        if changed := fingerprint.changed(files.read_json(note), question):
-            raise ChoiceError(f"{folder} holds choices for another question ({changed}); name another folder")
-    files.write_json(note, question)
     _refuse_doubled(source, file, batch)
+    note = folder / "_fingerprint.json"  # readers of datasets pass over names that begin so
+    changed = fingerprint.changed(files.read_json(note), question)
+    if changed and any(folder.glob("part-*")):
+        raise ChoiceError(f"{folder} holds choices for another question ({', '.join(changed)}); name another folder")
+    files.write_json(note, question)
     total, kept = source.metadata.num_rows, 0
     with tqdm(total=total, desc="requests", unit="", mininterval=2) as progress:
         for number, rows in enumerate(source.iter_batches(batch, columns=requests.SCHEMA.names)):

@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artlib.data import Log, LogError, pad
+from artlib.data.contract import first_fault, null_inside
 
 BUILT_IN = {"random", "popular", "production", "oracle"}  # names that are taken
 TOLERANCE = 1e-3  # of the sum of a row; it is divided by its sum
@@ -29,33 +31,31 @@ def read(file: str | os.PathLike, log: Log, impressions: Log) -> np.ndarray:
     """
     file = Path(file)
     table = _table(file)
-    ids, known = table["impression_id"], log.impressions["impression_id"].combine_chunks()
-    strange = ~pc.is_in(ids, known).to_numpy()
-    _refuse(file, "impression_id", strange, ids, "is no impression of this log; answer its own")
+    ids, lists = table["impression_id"], table["probabilities"]
+    place = pc.index_in(ids, log.impressions["impression_id"].combine_chunks())
+    _refuse(file, "impression_id", pc.is_null(place).to_numpy(), ids, "is no impression of this log", "answer its own")
+    twice = pd.Series(ids.to_numpy()).duplicated().to_numpy()
+    _refuse(file, "impression_id", twice, ids, "is there twice", "give one row an impression")
+    offered = log.impressions["candidates"].take(place)
+    wrong = pc.list_value_length(lists).to_numpy() != pc.list_value_length(offered).to_numpy()
+    _refuse(file, "probabilities", wrong, lists, "is not as long as the impression's candidates", "give one each")
+    values, _ = pad(lists)
+    if "candidates" in table.column_names:
+        values = _in_order_of(file, values, table["candidates"], offered)
+    bad = ~(np.isfinite(values) & (values >= 0)).all(axis=1)
+    _refuse(file, "probabilities", bad, lists, "holds what is no probability", "give numbers of 0 to 1")
+    total = values.sum(axis=1, keepdims=True)
+    off = np.abs(total[:, 0] - 1) > TOLERANCE
+    _refuse(file, "probabilities", off, lists, "does not sum to 1", "of scores take a softmax, or 1 for the best")
     order = pc.index_in(impressions.impressions["impression_id"], ids.combine_chunks())
     if order.null_count:
         first = impressions.impressions["impression_id"].filter(pc.is_null(order))[0].as_py()
         raise LogError(
-            f"{file}: impression {first!r} is missing (and {order.null_count - 1:,} more); answer "
-            f"all {len(order):,} impressions of the {impressions.impressions['split'][0].as_py()} split"
+            f"{file}: impression {first!r} is missing (and {order.null_count - 1:,} more); answer all {len(order):,} "
+            f"impressions of the {impressions.impressions['split'][0].as_py()} split"
         )
-    twice = pc.value_counts(ids).filter(pc.greater(pc.struct_field(pc.value_counts(ids), "counts"), 1))
-    if len(twice):
-        raise LogError(f"{file}: impression {twice[0]['values'].as_py()!r} is there twice; give one row an impression")
-    rows = table.take(order)
-    lists, offered = rows["probabilities"], impressions.impressions["candidates"]
-    places = order.to_numpy()  # of rows, as the file counts them
-    wrong = pc.list_value_length(lists).to_numpy() != pc.list_value_length(offered).to_numpy()
-    _refuse(file, "probabilities", wrong, lists, "is not as long as the impression's candidates", places)
-    values, mask = pad(lists)
-    if "candidates" in rows.column_names:
-        values = _in_order_of(file, values, rows["candidates"], offered, places)
-    bad = ~(np.isfinite(values) & (values >= 0)).all(axis=1)
-    _refuse(file, "probabilities", bad, lists, "holds what is no probability; give numbers of 0 to 1", places)
-    total = values.sum(axis=1, keepdims=True)
-    off = np.abs(total[:, 0] - 1) > TOLERANCE
-    _refuse(file, "probabilities", off, lists, "does not sum to 1; of scores take a softmax, or 1 for the best", places)
-    return values / total
+    # Those that are not asked about may have more candidates.
+    return (values / total)[order.to_numpy(), : impressions.arrays().mask.shape[1]]
 
 
 def _table(file: Path) -> pa.Table:
@@ -69,11 +69,8 @@ def _table(file: Path) -> pa.Table:
         if name not in table.column_names:
             raise LogError(f"{file}: column {name} is missing; it needs {FORMAT}")
         column = table[name]
-        bad = pc.is_null(column).to_numpy()
-        if pa.types.is_list(column.type) and pc.list_flatten(column).null_count:
-            inside = pc.list_parent_indices(column).filter(pc.is_null(pc.list_flatten(column)))
-            bad = bad | np.isin(np.arange(len(column)), inside.to_numpy())
-        _refuse(file, name, bad, column, "is null, or has a null (NaN) in it; give a value")
+        bad = pc.is_null(column).to_numpy() | null_inside(column)
+        _refuse(file, name, bad, column, "is null, or has a null (NaN) in it", "give a value")
         try:
             table = table.set_column(table.column_names.index(name), name, column.cast(kind))
         except pa.ArrowException:
@@ -83,30 +80,18 @@ def _table(file: Path) -> pa.Table:
     return table
 
 
-def _in_order_of(
-    file: Path, values: np.ndarray, given: pa.ChunkedArray, offered: pa.ChunkedArray, places
-) -> np.ndarray:
+def _in_order_of(file: Path, values: np.ndarray, given: pa.ChunkedArray, offered: pa.ChunkedArray) -> np.ndarray:
     """Probabilities in the order of the log's candidates."""
+    pairs = list(zip(given.to_pylist(), offered.to_pylist(), strict=True))
+    other = np.array([sorted(map(str, own or ())) != sorted(wanted) for own, wanted in pairs])
+    _refuse(file, "candidates", other, given, "are other candidates than the log's", "answer those of the log")
     result = np.zeros_like(values)
-    for row, (own, wanted) in enumerate(zip(given.to_pylist(), offered.to_pylist(), strict=True)):
-        if own != wanted:
-            if sorted(map(str, own or ())) != sorted(wanted):
-                raise LogError(
-                    f"{file} row {places[row]}, column candidates: {own!r} are other candidates than the log's "
-                    f"{wanted!r}; answer these"
-                )
-            result[row, : len(wanted)] = [values[row, own.index(name)] for name in wanted]
-        else:
-            result[row] = values[row]
+    for row, (own, wanted) in enumerate(pairs):
+        result[row, : len(wanted)] = [values[row, own.index(name)] for name in wanted]
     return result
 
 
-def _refuse(file: Path, column: str, bad: np.ndarray, values: pa.ChunkedArray, wrong: str, places=None) -> None:
+def _refuse(file: Path, column: str, bad: np.ndarray, values: pa.ChunkedArray, wrong: str, remedy: str) -> None:
     """Raise for the first True row of `bad`."""
-    if bad.any():
-        row = int(np.argmax(bad))
-        value = repr(values[row].as_py())
-        value = value if len(value) <= 120 else value[:117] + "..."
-        more = f" (and {bad.sum() - 1:,} more rows)" if bad.sum() > 1 else ""
-        place = row if places is None else places[row]
-        raise LogError(f"{file} row {place}, column {column}: {value} {wrong}{more}")
+    for fault in first_fault(str(file), column, bad, values, wrong, remedy):
+        raise LogError(fault)

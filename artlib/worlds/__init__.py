@@ -11,11 +11,11 @@ import os
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-
 from artlib import data as log_package
 from artlib import files, fingerprint
 from artlib.data import Log, LogError
+from artlib.data.columns import replaced
+from artlib.data.log import refuse_to_lose
 from artlib.worlds.registry import Frozen, World, build_frozen, find, known, register
 
 __all__ = ["Frozen", "World", "build_frozen", "draw_pictures", "find", "known", "open_log", "register", "source_stamp"]
@@ -43,12 +43,11 @@ def open_log(folder: str | os.PathLike, world: str, data: str = "", **parameters
         "code": fingerprint.code(sys.modules[__name__], log_package) + fingerprint.code_from_outside(found.build),
         "source": source_stamp(world, data),
     }
-    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
-        raise LogError(f"{folder} holds other files than a log's, which would be lost; name another folder")
     if (folder / "manifest.json").exists():
         log = Log.load(folder, validate=False)  # its checksums show that it is what was validated
         if not fingerprint.changed(log.manifest.get("fingerprint"), asked):
             return _said(log)
+    refuse_to_lose(folder)
     log = found.build(**arguments)
     log.manifest["fingerprint"] = asked
     log.validate(source or "")
@@ -99,6 +98,4 @@ def draw_pictures(log: Log, folder: str | os.PathLike) -> Log:
             with files.replacing(path) as temporary:
                 picture.save(temporary, "PNG")
             images[row] = str(path)
-    place = log.artworks.schema.get_field_index("image")
-    field = log.artworks.schema.field(place)
-    return dataclasses.replace(log, artworks=log.artworks.set_column(place, field, pa.array(images, pa.string())))
+    return dataclasses.replace(log, artworks=replaced(log.artworks, {"image": images}))

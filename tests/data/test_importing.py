@@ -54,10 +54,27 @@ def test_import_without_propensities_warns_and_estimates_them_on_request(export,
 
 
 def test_import_never_writes_over_what_is_no_log(export):
-    for out in (export, export / "histories.csv"):
-        with pytest.raises(LogError, match="holds other files than a log's"):
+    other = export / "other"
+    other.mkdir()
+    (other / "notes.txt").touch()
+    for out, said in (
+        (export, "holds your tables, which would be lost"),
+        (export / "histories.csv", "is a file"),
+        (other, "holds other files than a log's, notes.txt among them"),
+    ):
+        with pytest.raises(LogError, match=said):
             importing.import_folder(export, out)
-    assert (export / "titles.csv").exists()
+    assert (export / "titles.csv").exists() and (other / "notes.txt").exists()
+
+
+def test_tables_that_have_the_names_of_a_logs_files_are_not_replaced(export):
+    for path in export.glob("*.csv"):
+        pd.read_csv(path, dtype=str).to_parquet(path.with_suffix(".parquet"))
+        path.unlink()
+    before = (export / "impressions.parquet").read_bytes()
+    with pytest.raises(LogError, match="holds your tables"):
+        importing.import_folder(export, export)
+    assert (export / "impressions.parquet").read_bytes() == before
 
 
 def test_files_that_cannot_be_read_are_named(export, tmp_path):

@@ -18,6 +18,7 @@ from artlib import __main__ as cli
 from artlib import files
 from artlib.analysis import evaluation
 from artlib.data import Log, LogError
+from artlib.data.columns import replaced
 from artlib.lm import embedded, generation, model
 from artlib.lm.prompts import genre_likelihood, text
 from artlib.policies import baselines, chooser, llm, requests
@@ -271,7 +272,8 @@ def test_two_requests_of_one_id_are_refused_wherever_they_stand(policy, small_lo
     pq.write_table(pa.concat_tables([rows, rows.slice(2, 1)]), tmp_path / "requests.parquet")
     with pytest.raises(LogError, match="row 2, column request_id: there is another row of this id"):
         chooser.answer_file(policy, tmp_path / "requests.parquet", tmp_path / "out", batch=2)
-    assert not list((tmp_path / "out").glob("part-*"))
+    pq.write_table(rows, tmp_path / "requests.parquet")  # mended, it may have the same folder
+    assert chooser.answer_file(policy, tmp_path / "requests.parquet", tmp_path / "out", batch=2) == (5, 0)
 
 
 def test_choices_are_not_put_among_other_files(policy, small_log, tmp_path):
@@ -310,10 +312,7 @@ def served(log: Log, answers: pa.Table, rng: np.random.Generator) -> Log:
         "production": answers["probabilities"],
         "reward": pa.array(played.astype(float)),
     }
-    impressions = log.impressions
-    for name, values in columns.items():
-        impressions = impressions.set_column(impressions.schema.get_field_index(name), name, values)
-    return dataclasses.replace(log, impressions=impressions.cast(log.impressions.schema), manifest={})
+    return dataclasses.replace(log, impressions=replaced(log.impressions, columns), manifest={})
 
 
 def test_choices_with_exploration_make_a_log_that_judges_other_policies(adapter, small_log, tmp_path):
@@ -321,7 +320,7 @@ def test_choices_with_exploration_make_a_log_that_judges_other_policies(adapter,
     some.save(tmp_path / "log")
     options = ["--explore", "epsilon", "--epsilon", "0.5", "--batch", "64"]
     arguments = ["choose", str(adapter), str(tmp_path / "log"), str(tmp_path / "choices"), *options]
-    assert cli.main(arguments) == 0
+    assert cli.main(arguments) == cli.main(arguments) == 0
     answers = pq.read_table(tmp_path / "choices")
     assert answers["request_id"].to_pylist() == some.impressions["impression_id"].to_pylist()
     served(some, answers, np.random.default_rng(0)).save(tmp_path / "next")

@@ -198,7 +198,7 @@ def test_own_log_is_validated_and_taken(small_log, tmp_path):
 
 def test_a_folder_with_other_peoples_files_is_not_wiped(tmp_path):
     (tmp_path / "notes.txt").write_text("precious")
-    with pytest.raises(LogError, match="holds other files than a log's, which would be lost"):
+    with pytest.raises(LogError, match="holds other files than a log's, notes.txt among them, which would be lost"):
         open_log(tmp_path, "fiction")
     assert (tmp_path / "notes.txt").read_text() == "precious"
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artlib.data import contract, pictures
-from artlib.data.columns import unpad
+from artlib.data.columns import replaced, unpad
 from artlib.data.contract import LogError
 from artlib.data.log import SCHEMAS, Log
 from artlib.data.tables import derive, kept, logged, propensities
@@ -270,8 +270,7 @@ def _artworks(source: Source) -> pa.Table:
 
 
 def _as_if_captioned(artworks: pa.Table) -> pa.Table:
-    place = artworks.schema.get_field_index("caption")
-    return artworks.set_column(place, artworks.schema.field(place), pc.fill_null(artworks["caption"], "a picture"))
+    return replaced(artworks, {"caption": pc.fill_null(artworks["caption"], "a picture")})
 
 
 def _say_uncaptioned(source: Source, artworks: pa.Table, out: Path | None) -> None:
@@ -353,11 +352,7 @@ def _estimated(log: Log, made: logged.Logged, source: Source) -> Log:
         log.manifest["production_is"] = "known"
     source.derived("propensity", f"ESTIMATED: {found.how}. From {propensity.min():.2g} to {propensity.max():.2g}")
     source.missing("propensity", f"estimated, not logged; {contract.ASSUMED}")
-    impressions = log.impressions
-    for name, values in changed.items():
-        place = impressions.schema.get_field_index(name)
-        impressions = impressions.set_column(place, impressions.schema.field(place), values)
-    return dataclasses.replace(log, impressions=impressions)
+    return dataclasses.replace(log, impressions=replaced(log.impressions, changed))
 
 
 def _in_their_words(fault: str, sources: dict[str, Source], rows: dict[str, np.ndarray]) -> str:

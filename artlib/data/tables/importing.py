@@ -10,11 +10,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from artlib.data.contract import LogError
-from artlib.data.log import Log
+from artlib.data.log import Log, refuse_to_lose
 from artlib.data.tables import kept
 from artlib.data.tables.frames import TABLES, from_frames
 from artlib.data.tables.sources import Report
 
+KEPT = (kept.ANSWERS, kept.LOCK)  # of a log that is there
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv")
 NULLS = ["", "NULL", "\\N"]
 # Of the mapping, besides the options of `from_frames`.
@@ -44,8 +45,9 @@ def import_folder(
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
         raise LogError(f"{folder} is not a folder; give the one that holds your tables")
-    if out.exists() and (out.resolve() == folder.resolve() or not _is_log(out)):
-        raise LogError(f"{out} holds other files than a log's, which would be lost; name another folder")
+    if out.resolve() == folder.resolve():  # whose Parquet files may have a log's names
+        raise LogError(f"{out} holds your tables, which would be lost; name another folder")
+    refuse_to_lose(out, KEPT)
     options = _mapping(folder, mapping)
     given = {name: options.pop(name, None) for name in FILES}
     if estimate_propensities:
@@ -56,7 +58,7 @@ def import_folder(
     named = {"columns": given["columns"], "folder": folder, "labels": labels, "report": report, "out": out}
     log = from_frames(**tables, **named, **options)
     kept.put_aside(out)
-    log.save(out, keep=[kept.ANSWERS, kept.LOCK])
+    log.save(out, keep=KEPT)
     kept.put_back(out)
     return log
 
@@ -85,10 +87,6 @@ def _delimiter(path: Path, encoding: str) -> str:
     with pa.input_stream(str(path)) as stream:
         header = stream.read(100_000).decode(encoding, errors="replace").partition("\n")[0]
     return max(",;\t", key=header.count)
-
-
-def _is_log(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / "manifest.json").exists() or not any(folder.iterdir()))
 
 
 def _paths(folder: Path, files: dict[str, str]) -> dict[str, Path]:
