@@ -196,8 +196,9 @@ def test_own_log_is_validated_and_taken(small_log, tmp_path):
         open_log(tmp_path / "log", "elsewhere")
 
 
-def test_a_folder_with_other_peoples_files_is_not_wiped(tmp_path):
+def test_a_folder_with_other_peoples_files_is_not_wiped_and_nothing_built_for_it(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("precious")
+    monkeypatch.setattr(Log, "validate", lambda *_: pytest.fail("a log was built first"))
     with pytest.raises(LogError, match="holds other files than a log's, notes.txt among them, which would be lost"):
         open_log(tmp_path, "fiction")
     assert (tmp_path / "notes.txt").read_text() == "precious"
