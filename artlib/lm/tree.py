@@ -1,10 +1,16 @@
 """Prompts laid out as trees: one sequence in which several continuations share what stands before them."""
 
 import dataclasses
+import heapq
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+
+# Tokens of a sequence at which looking at all of them costs as much as a layer's matrix products, in the embedded
+# model; larger models have it later, and lose little by what suits this one.
+ATTENTION = 3072
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,29 +75,38 @@ def lay_out(trunk: Sequence[int], roots: Sequence[Sequence[int]], leaves: Sequen
 
 
 def collate_trees(trees: Sequence[Tree]) -> dict[str, torch.Tensor]:
-    """A batch of B trees, padded to T tokens, R roots and L leaves on each.
+    """A batch of B trees: S sequences of one tree or several, padded to T tokens; R roots and L leaves on each tree.
 
     Returns:
-        input_ids, position_ids: (B, T).
-        attention_mask: (B, 1, T, T) True where a token may look: at earlier tokens of its own branch. A padding
+        input_ids, position_ids: (S, T).
+        attention_mask: (S, 1, T, T) True where a token may look: at earlier tokens of its own branch. A padding
             token sees itself, since a softmax over nothing is NaN.
-        source: (U,) different tokens of the flattened (B * T) that predict something, padded with 0.
+        source: (U,) different tokens of the flattened (S * T) that predict something, padded with 0.
         row, target, leaf: (M,) place in `source` and, as in `Tree`, token to predict and place in (B * R * L).
         roots: (B, R) True where there is a root; leaves: (B, L) True where there is a leaf.
     """
-    counts = np.array([t.n_leaves for t in trees])
-    width, most, n_roots = bucket(max(len(t.ids) for t in trees)), counts.max(), max(t.n_roots for t in trees)
-    ids, position = np.zeros((2, len(trees), width), dtype=np.int64)
-    mask = np.zeros((len(trees), 1, width, width), dtype=bool)
+    lengths, counts = [len(t.ids) for t in trees], np.array([t.n_leaves for t in trees])
+    packed = packs(lengths)
+    width = bucket(max(sum(lengths[b] for b in pack) for pack in packed))
+    ids, position = np.zeros((2, len(packed), width), dtype=np.int64)
+    mask = np.zeros((len(packed), 1, width, width), dtype=bool)
     mask[:, 0] = np.eye(width, dtype=bool)
     causal = np.tri(width, dtype=bool)
-    for b, t in enumerate(trees):
-        n = len(t.ids)
-        ids[b, :n], position[b, :n] = t.ids, t.position
-        mask[b, 0, :n, :n] = t.visible[np.ix_(t.segment, t.segment)] & causal[:n, :n]
+    begin = np.zeros(len(trees), dtype=int)  # of each tree, in the flattened batch
+    for row, pack in enumerate(packed):
+        ends = np.cumsum([lengths[b] for b in pack])
+        for b, end in zip(pack, ends, strict=True):
+            t, n = trees[b], lengths[b]
+            place = slice(end - n, end)
+            begin[b] = row * width + end - n
+            ids[row, place], position[row, place] = t.ids, t.position
+            mask[row, 0, place, place] = t.visible[np.ix_(t.segment, t.segment)] & causal[:n, :n]
+    most, n_roots = counts.max(), max(t.n_roots for t in trees)
     leaf = [(n_roots * b + t.leaf // t.n_leaves) * most + t.leaf % t.n_leaves for b, t in enumerate(trees)]
     # Leaves of a root begin after the same token: its output goes through the LM head once.
-    source, row = np.unique(np.concatenate([b * width + t.source for b, t in enumerate(trees)]), return_inverse=True)
+    source, row = np.unique(
+        np.concatenate([start + t.source for start, t in zip(begin, trees, strict=True)]), return_inverse=True
+    )
     batch = {
         "input_ids": ids,
         "position_ids": position,
@@ -106,10 +121,34 @@ def collate_trees(trees: Sequence[Tree]) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(value) for key, value in batch.items()}
 
 
-def bucket(length: int) -> int:
-    """The length to pad to: a multiple of 16, 32 or 64 that adds, to 64 tokens or more, a quarter at most.
+def packs(lengths: Sequence[int], shared: int = 0) -> list[list[int]]:
+    """Which texts go into one sequence each, so that a batch costs least.
 
-    On a CPU, oneDNN compiles its kernels anew for every new shape, which takes longer than the work itself.
+    Few long sequences leave little padding, but their texts look at each other in vain. Every number of sequences is
+    tried; each time the longest text goes first, to the sequence that is the shortest so far (Graham 1969).
+
+    Args:
+        lengths: tokens of each text.
+        shared: tokens that every sequence has besides.
     """
-    multiple = min(64, max(16, 2 ** (length.bit_length() - 3)))
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    best, least = [], math.inf
+    for n in range(1, len(lengths) + 1):
+        found, loads = [[] for _ in range(n)], [(shared, row) for row in range(n)]
+        for i in order:
+            load, row = loads[0]
+            heapq.heapreplace(loads, (load + lengths[i], row))
+            found[row].append(i)
+        width = bucket(max(loads)[0])
+        if (cost := n * width * (1 + width / ATTENTION)) < least:
+            best, least = found, cost
+    return best
+
+
+def bucket(length: int) -> int:
+    """The length to pad to: the next multiple of 16, or from 512 tokens of 32.
+
+    On a CPU, oneDNN compiles its kernels anew for every new shape: there should not be very many.
+    """
+    multiple = 16 if length < 512 else 32
     return -(-length // multiple) * multiple

@@ -4,9 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_models import small_model
 
 from artlib.lm import calibration, embedded, forward, model, prompts
+from artlib.lm import tree as packing
 from artlib.lm.prompts import genre_likelihood, label, member_likelihood, reasoned
 from artlib.lm.prompts.caption import BOTH, CaptionPrompt, tree
 from artlib.lm.prompts.label import LabelPrompt
@@ -121,6 +124,32 @@ def test_genre_likelihoods_equal_separate_full_forward_passes(tiny, posters):
             assert trained[row, k] == pytest.approx(prompt.average * (prompt.affinity - 1) @ logs, abs=1e-3)
             p = np.exp(genre_likelihood.SHARPNESS * (logs - usual))
             assert decisive[row, k] == pytest.approx(np.log(p / p.sum() @ prompt.affinity), abs=1e-3)
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=7), st.integers(0, 40))
+@settings(max_examples=60, deadline=None)
+def test_texts_are_packed_at_most_a_tenth_dearer_than_the_best_way_there_is(lengths, shared):
+    def cost(rows: list[list[int]]) -> float:
+        width = packing.bucket(shared + max(sum(row) for row in rows))
+        return len(rows) * width * (1 + width / packing.ATTENTION)
+
+    def partitions(texts: list[int]):
+        if not texts:
+            yield []
+            return
+        for rest in partitions(texts[1:]):
+            yield [[texts[0]], *rest]
+            for i in range(len(rest)):
+                yield [*rest[:i], [texts[0], *rest[i]], *rest[i + 1 :]]
+
+    found = packing.packs(lengths, shared)
+    assert sorted(i for pack in found for i in pack) == list(range(len(lengths))) and all(found)
+    assert cost([[lengths[i] for i in pack] for pack in found]) <= 1.1 * min(map(cost, partitions(lengths)))
+
+
+def test_a_batch_of_posters_is_hardly_padded(posters):
+    seen = prompts.collate(posters)["attention_mask"][:, 0].sum(dim=2)  # padding sees itself alone
+    assert (seen > 1).float().mean() > 0.9
 
 
 CLASSES = {

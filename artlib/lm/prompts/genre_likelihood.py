@@ -13,10 +13,10 @@ from artlib.data.contract import one_line
 from artlib.data.history import affinities
 from artlib.lm.forward import MASKED_SCORE, leaf_log_probabilities, leaf_table
 from artlib.lm.prompts.text import PromptForm, Reader, leading_ids
-from artlib.lm.tree import Tree, collate_trees, lay_out
+from artlib.lm.tree import Tree, collate_trees, lay_out, packs
 
 SHARPNESS = 0.5  # of a model's answers, which are too sure of themselves; chosen on the demo's validation plays
-PACKED = 256  # tokens of a sequence of several posters
+PACKED = 64  # posters of about one length among which those of a sequence are found
 MOST_KNOWN = 200_000  # posters of which answers are kept: about 200 MB
 
 
@@ -88,22 +88,6 @@ def genre_tree(frame: list[int], posters: Sequence[Sequence[int]], genres: list[
     return lay_out(frame, posters, genres)
 
 
-def packs(posters: Sequence[Sequence[int]], frame: list[int], genres: list[list[int]]) -> list[range]:
-    """Which posters, in their order, go into one sequence each.
-
-    They share the frame, which costs less, but look at each other in vain, which costs more: about `PACKED` tokens
-    are best for the embedded model.
-    """
-    leaves = sum(len(genre) - 1 for genre in genres)
-    found, first, used = [], 0, len(frame)
-    for number, poster in enumerate(posters):
-        if number > first and used + len(poster) + leaves > PACKED:
-            found.append(range(first, number))
-            first, used = number, len(frame)
-        used += len(poster) + leaves
-    return [*found, range(first, len(posters))] if len(posters) else []
-
-
 def unique_posters(prompts: Sequence) -> tuple[list, np.ndarray, np.ndarray]:
     """Each different poster once; (n, K) which of them each candidate is; (n, K) mask."""
     numbers: dict[tuple, int] = {}
@@ -124,10 +108,11 @@ def collate_posters(prompts: Sequence, leaves: list[list[int]]) -> dict[str, tor
     """
     posters, poster, mask = unique_posters(prompts)
     frame = prompts[0].frame
-    packed = packs(posters, frame, leaves)
+    packed = packs([_tokens(ids, leaves) for ids in posters], len(frame))
     batch = collate_trees([genre_tree(frame, [posters[i] for i in pack], leaves) for pack in packed])
-    most = max(map(len, packed))
-    place = np.array([row * most + i - pack.start for row, pack in enumerate(packed) for i in pack])
+    most, place = max(map(len, packed)), np.zeros(len(posters), dtype=np.int64)
+    for row, pack in enumerate(packed):
+        place[pack] = row * most + np.arange(len(pack))
     return batch | {"poster": torch.from_numpy(place[poster]), "mask": torch.from_numpy(mask)}
 
 
@@ -211,21 +196,27 @@ def genre_table(
 
 
 def _genre_table(model, posters, frame, genres, batch_tokens: int) -> np.ndarray:
-    order = np.argsort([-len(poster) for poster in posters], kind="stable")  # so that sequences are of one length
-    packed = packs([posters[i] for i in order], frame, genres)
-    members = [[posters[order[i]] for i in pack] for pack in packed]
-    leaves = sum(len(genre) - 1 for genre in genres)
+    lengths = np.array([_tokens(poster, genres) for poster in posters], dtype=int)
+    order = np.argsort(-lengths, kind="stable")  # so that sequences are of one length
+    chunks = np.split(order, range(PACKED, len(order), PACKED))
+    packed = [chunk[pack] for chunk in chunks for pack in packs(lengths[chunk].tolist(), len(frame))]
     table = leaf_table(
         model,
-        [functools.partial(genre_tree, frame, pack, genres) for pack in members],
-        [len(frame) + sum(len(poster) + leaves for poster in pack) for pack in members],
+        [functools.partial(genre_tree, frame, [posters[i] for i in pack], genres) for pack in packed],
+        [len(frame) + int(lengths[pack].sum()) for pack in packed],
         (max(map(len, packed)), len(genres)),
         batch_tokens,
         "posters",
     )
     found = np.empty((len(posters), len(genres)))
-    found[order] = np.concatenate([table[row, : len(pack)] for row, pack in enumerate(packed)])
+    for row, pack in enumerate(packed):
+        found[pack] = table[row, : len(pack)]
     return found
+
+
+def _tokens(poster: Sequence[int], leaves: list[list[int]]) -> int:
+    """How many tokens of a sequence a poster takes, with its leaves."""
+    return len(poster) + sum(len(leaf) - 1 for leaf in leaves)
 
 
 class GenreLikelihood(PromptForm):
