@@ -171,8 +171,11 @@ def _resample(sums: dict[str, Sums], names: list[str], n_bootstrap: int, seed: i
     sizes = next(iter(sums.values())).sizes
     # Of a table only what these estimators need, each column once.
     needed = {policy: sorted({i for name in names for i in each.at[name]}) for policy, each in sums.items()}
-    columns = [each.table[:, needed[policy]] for policy, each in sums.items()]
-    drawn = intervals.replicate_sums([sizes, *columns], n_bootstrap, seed)
+    columns = [sizes]
+    for policy, each in sums.items():
+        whole = len(needed[policy]) == each.table.shape[1]  # then a copy, which may be large, would be for nothing
+        columns.append(each.table if whole else each.table[:, needed[policy]])
+    drawn = intervals.replicate_sums(columns, n_bootstrap, seed)
     start = dict(zip(sums, 1 + np.cumsum([0, *map(len, needed.values())]), strict=False))
     found = {}
     for name, policy in keys:

@@ -10,6 +10,8 @@ import pandas as pd
 from artlib.ope import frames, validation
 from artlib.ope.validation import LARGEST, TOLERANCE, CellError, require
 
+ROUNDED = "Rounding to four decimals does this: log the probabilities in full"
+
 
 @dataclass(frozen=True, eq=False)
 class Feedback:
@@ -56,7 +58,7 @@ class Feedback:
         corrections = self._check()
         if corrections:
             warnings.warn(
-                f"{'; '.join(corrections)}. Rounding to four decimals does this: log the probabilities in full",
+                f"{'; '.join(corrections)}. {ROUNDED}",
                 UserWarning,
                 stacklevel=3,
             )
@@ -67,14 +69,14 @@ class Feedback:
         new = cls._bare(arguments)
         return new, new._check()
 
-    def with_target(self, target: np.ndarray) -> tuple["Feedback", str]:
+    def with_target(self, target: np.ndarray) -> tuple["Feedback", list[str]]:
         """The same log under another (n, K) target, the only thing checked, and what was corrected; as `checked`."""
         array, correction = validation.distribution(
             "target", validation.matrix("target", target, *self.mask.shape), self.mask
         )
         new = self._bare(vars(self) | {"target": array})
         new.__dict__["candidates"] = self.candidates
-        return new, correction
+        return new, [correction] if correction else []
 
     @classmethod
     def _bare(cls, arguments: dict) -> "Feedback":

@@ -105,8 +105,8 @@ def _used(estimator: str, parameter: float | str | None, feedback: Feedback | No
     from_rows = isinstance(parameter, str) or (parameter is None and PARAMETER.get(estimator) == "lam")
     if from_rows and feedback is None and estimator in PARAMETER:
         raise ValueError(
-            f"parameter is {parameter!r}: the {PARAMETER[estimator]} of {estimator} would be chosen from all rows, which "
-            "are not kept; give a number, e.g. what select says of a part of the log that is in memory"
+            f"parameter is {parameter!r}: the {PARAMETER[estimator]} of {estimator} would be chosen from all rows, "
+            "which are not kept; give a number, e.g. what select says of a part of the log that is in memory"
         )
     if isinstance(parameter, str):
         return Used(select(feedback, estimator, parameter).value, parameter)
@@ -131,7 +131,9 @@ def summed(
         if isinstance(given, Feedback):
             given = Sums.of(given, used_by_each(estimators, parameter, given), codes, sizes)
         elif given.sizes is not sizes:
-            raise ValueError(f"policy {policy!r} was read apart: lifts are paired, so name all targets in one read_sums")
+            raise ValueError(
+                f"policy {policy!r} was read apart: lifts are paired, so name all targets in one read_sums"
+            )
         else:
             _check_holds(given, estimators, parameter)
         found[policy] = given
@@ -148,8 +150,8 @@ def _check_holds(sums: Sums, estimators: list[str], parameter: float | str | Non
         value, rule = sums.parameters[name]
         if parameter is not None and rule is not None and parameter != value:
             raise ValueError(
-                f"parameter is {parameter!r}, but the log was read with {PARAMETER[name]} {value} for {name}: give it to "
-                "read_sums"
+                f"parameter is {parameter!r}, but the log was read with {PARAMETER[name]} {value} for {name}: give "
+                "it to read_sums"
             )
 
 

@@ -139,9 +139,7 @@ class Sums:
     propensities: str
 
     @classmethod
-    def of(
-        cls, feedback: Feedback, parameters: dict[str, Used], codes: np.ndarray | None, sizes: np.ndarray
-    ) -> "Sums":
+    def of(cls, feedback: Feedback, parameters: dict[str, Used], codes: np.ndarray | None, sizes: np.ndarray) -> "Sums":
         """Sums of n rows.
 
         Args:
