@@ -16,7 +16,7 @@ from pyarrow import dataset
 from artlib.ope import frames, validation
 from artlib.ope.feedback import ROUNDED, Feedback
 from artlib.ope.selection import used_by_each
-from artlib.ope.sums import Rows, Sums, Used
+from artlib.ope.sums import Sums
 from artlib.ope.validation import CellError
 
 # Rows at once: enough that numpy's calls cost little, few enough that what they make stays in the processor's cache.
@@ -81,29 +81,40 @@ def read_sums(
         raise ValueError(f"targets is {targets!r}: it must be a list of columns of probabilities, one a policy")
     used = used_by_each([estimator] if isinstance(estimator, str) else list(estimator), parameter, None)
     first = columns | {"target": next(iter(policies.values()))}
-    clusters, sizes, corrections = _Clusters(), _Table(), []
-    growing = {policy: _Growing(used) for policy in policies}
+    clusters, table, corrections = _Clusters(), _Table(), []
+    found: dict[str, Sums] = {}
     with ThreadPoolExecutor(min(len(policies), os.cpu_count() or 1)) as pool:
         for batch in _batches(log, [*columns.values(), *policies.values()]):
             logged, corrected = batch.feedback(first, propensities)
             corrections += corrected
             codes, here, at = batch.clusters(first, clusters)
-            sizes.add(here[:, None], at, clusters.n)
 
-            def add(policy: str, batch=batch, logged=logged, codes=codes, here=here, at=at) -> list[str]:
-                feedback, corrected = batch.under(columns | {"target": policies[policy]}, first, logged)
-                growing[policy].add(Sums.of(feedback, used, codes, here), at, clusters.n)
-                return corrected
+            def reduce(column, batch=batch, logged=logged, codes=codes, here=here) -> tuple[Sums, list[str]]:
+                feedback, corrected = batch.under(columns | {"target": column}, first, logged)
+                return Sums.of(feedback, used, codes, here), corrected
 
-            for corrected in pool.map(add, policies):
+            parts = list(pool.map(reduce, policies.values()))
+            table.add(np.column_stack([here, *(part.table for part, _ in parts)]), at, clusters.n)
+            for policy, (part, corrected) in zip(policies, parts, strict=True):
+                found[policy] = part if policy not in found else _together(found[policy], part)
                 corrections += corrected
     if not clusters.n:
         raise ValueError(f"log has no rows: an estimate needs at least one impression; it is {log!r}")
     if corrections:
         more = f", and {len(corrections) - 1} times more in other batches and columns" if corrections[1:] else ""
         warnings.warn(f"{corrections[0]}{more}. {ROUNDED}", UserWarning, stacklevel=2)
-    shared = sizes.of_size(clusters.n)[:, 0]
-    return {policy: each.sums(shared) for policy, each in growing.items()}
+    array = table.of_size(clusters.n)
+    sizes, end = array[:, 0].copy(), 1
+    for policy, part in found.items():
+        start, end = end, end + part.table.shape[1]
+        found[policy] = replace(part, sizes=sizes, table=array[:, start:end])
+    return found
+
+
+def _together(before: Sums, part: Sums) -> Sums:
+    """What two parts of a log say besides the sums in their tables."""
+    defined = {name: known or part.defined[name] for name, known in before.defined.items()}
+    return replace(part, rows=before.rows + part.rows, defined=defined)
 
 
 class _Clusters:
@@ -134,7 +145,7 @@ class _Clusters:
 
 
 class _Table:
-    """(G, m) sums whose clusters become more."""
+    """(G, m) sums whose clusters become more. One for all policies: a cluster's sums lie together in memory."""
 
     def __init__(self) -> None:
         self.array: np.ndarray | None = None
@@ -146,33 +157,15 @@ class _Table:
         if n > len(self.array):
             # In place: numpy's other ways hold the table twice for a moment.
             self.array.resize((int(SPARE * n), part.shape[1]), refcheck=False)
-        self.array[at] += part
+        if isinstance(at, slice):
+            self.array[at] += part
+        else:  # nearly twice as fast as +=
+            self.array[at] = np.add(self.array.take(at, axis=0), part)
 
     def of_size(self, n: int) -> np.ndarray:
         assert self.array is not None
         self.array.resize((n, self.array.shape[1]), refcheck=False)
         return self.array
-
-
-class _Growing:
-    """The sums of one policy, batch by batch."""
-
-    def __init__(self, used: dict[str, Used]):
-        self.table = _Table()
-        self.rows: Rows | None = None
-        self.defined = dict.fromkeys(used, False)
-
-    def add(self, part: Sums, at: np.ndarray | slice, n: int) -> None:
-        self.table.add(part.table, at, n)
-        self.rows = part.rows if self.rows is None else self.rows + part.rows
-        self.defined = {name: known or part.defined[name] for name, known in self.defined.items()}
-        self.last = part
-
-    def sums(self, sizes: np.ndarray) -> Sums:
-        assert self.rows is not None
-        return replace(
-            self.last, sizes=sizes, table=self.table.of_size(len(sizes)), rows=self.rows, defined=self.defined
-        )
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,8 @@ class Feedback:
     @cached_property
     def candidates(self) -> np.ndarray:
         """(n,) number of candidates of each impression."""
+        if validation.is_full(self.mask):
+            return np.full(self.n, self.mask.shape[1])
         return self.mask.sum(axis=1)
 
     def _needed_q_hat(self) -> np.ndarray:
@@ -263,4 +265,4 @@ def _q_hat(values, mask: np.ndarray) -> np.ndarray | None:
         array,
         f"must be finite (at most {LARGEST:g} in size) for every candidate; refit the reward model",
     )
-    return array if mask.all() else np.where(mask, array, 0.0)
+    return array if validation.is_full(mask) else np.where(mask, array, 0.0)

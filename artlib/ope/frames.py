@@ -94,9 +94,10 @@ def _arrow_lists(column: pd.Series) -> pa.Array | None:
     kind = column.dtype.pyarrow_dtype
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         return None
-    if column.hasnans or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+    if not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
         return None
-    return arrow(column)
+    array = arrow(column)
+    return None if array.null_count else array
 
 
 def arrow(column: pd.Series) -> pa.Array:
@@ -128,7 +129,7 @@ def _numbers(name: str, i: int, row) -> np.ndarray:
 
 def aligned(name: str, values: np.ndarray, own: np.ndarray, mask: np.ndarray, of: str = "target") -> np.ndarray:
     """(n, K) values for the candidates of the mask, which is that of the named argument."""
-    if own.shape == mask.shape and (own == mask).all():
+    if own.shape == mask.shape and validation.is_full(own) and validation.is_full(mask):
         return values
     width = max(own.shape[1], mask.shape[1])
     values, own, mask = (np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (values, own, mask))
