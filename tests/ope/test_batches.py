@@ -266,3 +266,12 @@ def test_independent_rows_in_random_groups_have_the_standard_error_of_rows():
     assert grouped.value == pytest.approx(alone.value)
     assert grouped.std_error == pytest.approx(alone.std_error, rel=3 / np.sqrt(2 * 2**12))
     assert grouped.upper - grouped.lower == pytest.approx(alone.upper - alone.lower, rel=0.1)
+
+
+def test_a_policy_that_matches_in_one_batch_only_has_a_value_and_one_that_never_does_has_none():
+    frame = pd.DataFrame({"reward": [1.0, 0.0] * 50, "action": 0, "propensity": 0.5})
+    once, never = [[0.5, 0.5]] + [[0.0, 1.0]] * 99, [[0.0, 1.0]] * 100
+    sums = ope.read_sums(record_batches(frame.assign(once=once, never=never), 10), ["once", "never"])
+    assert ope.estimate(sums["once"]).value == 1.0
+    with pytest.warns(ope.EvaluationWarning, match="the target never chooses what was shown"):
+        assert np.isnan(ope.estimate(sums["never"]).value)
