@@ -68,22 +68,32 @@ def add(commands) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from artlib.data import Log
-    from artlib.posttrain import processes
-    from artlib.running import parameters
+    from artlib.posttrain import processes, train
 
-    settings = processes.on_main(parameters.settings_of, options.set)
-    log = processes.main_first(Log.load, options.log)
-    from artlib.posttrain import train
-
-    training = train.post_train(log, options.folder, settings)
+    with processes.together():
+        settings = processes.on_main(_trainable, options.set)
+        log = processes.main_first(Log.load, options.log)
+        training = train.post_train(log, options.folder, settings)
     if processes.is_main():
         before, *_, after = training["curve"]
-        print(
-            f"{settings.method} of {settings.base} by {settings.prompt}: {training['examples']:,} examples, "
-            f"{after['step']:,} steps in {training['machine']['processes']} process(es)\nvalidation loss {before['eval_loss']:.4f} before, {after['eval_loss']:.4f} after\n"
-            f"written: {options.folder}"
-        )
+        how = f"{settings.method} of {settings.base} by {settings.prompt}"
+        print(f"{how}: {training['examples']:,} examples, {after['step']:,} steps, {processes.count()} process(es)")
+        print(f"validation loss {before['eval_loss']:.4f} before, {after['eval_loss']:.4f} after")
+        print(f"written: {options.folder}")
     return 0
+
+
+def _trainable(given: list[str]):
+    """The settings of a training that needs no code."""
+    from artlib.posttrain.settings import METHODS
+    from artlib.running import parameters
+
+    settings = parameters.settings_of(given)
+    if METHODS[settings.method].given_targets:
+        raise parameters.ParameterError(
+            f"method={settings.method} learns from targets, which code gives to artlib.posttrain.train.post_train"
+        )
+    return settings
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -4,6 +4,8 @@ Every process has the whole model and asks the validation; each step's micro-bat
 averaged (torch's DistributedDataParallel), so that the adapter is that of one process. The main one alone writes.
 """
 
+import contextlib
+import datetime
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +17,9 @@ from torch.utils.data import Sampler
 from artlib import ArtlibError
 from artlib.posttrain.settings import Settings
 
+PATIENCE = datetime.timedelta(
+    minutes=30
+)  # with a process that lives and does not answer; a dead one is noticed at once
 Made = TypeVar("Made")
 
 
@@ -32,8 +37,9 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def join():
-    """Meet the other processes (at once where that was done before): on GPUs, one each, by NCCL, else by gloo."""
+def _join() -> None:
+    """Meet the other processes, which was done before but for the first time: on GPUs, one each, by NCCL, else by
+    gloo."""
     from accelerate import PartialState
 
     if not is_main():
@@ -41,7 +47,23 @@ def join():
         warnings.simplefilter("ignore")  # the main one says the same
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # torchrun does not say so
-    return PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true"))
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+    PartialState(cpu=on_cpu, timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Say in one line that another process has ended, where this one finds that it cannot be reached."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if count() == 1 or not lost or isinstance(error, ArtlibError):
+            raise
+        raise ProcessError(
+            f"another process has ended or cannot be reached ({str(error).splitlines()[0]}); if it said why, that is "
+            "above or on its machine; give the same command again, and training goes on from its last checkpoint"
+        ) from error
 
 
 def on_main(make: Callable[..., Made], *arguments, **named) -> Made:
@@ -50,7 +72,7 @@ def on_main(make: Callable[..., Made], *arguments, **named) -> Made:
         return make(*arguments, **named)
     from accelerate.utils import broadcast_object_list
 
-    join()
+    _join()
     made, failed = None, None
     if is_main():
         try:
@@ -82,7 +104,9 @@ def accumulation(settings: Settings) -> int:
     if batch % (micro * n) == 0:
         return batch // micro // n
     fitting = [size for size in range(1, micro) if batch % (size * n) == 0]
-    remedy = f"set micro_batch={fitting[-1]}" if fitting else f"set batch_size to a multiple of {n}, such as {micro * n}"
+    remedy = (
+        f"set micro_batch={fitting[-1]}" if fitting else f"set batch_size to a multiple of {n}, such as {micro * n}"
+    )
     raise ProcessError(
         f"a step of batch_size={batch} has {batch // micro} micro-batches of micro_batch={micro}, which {n} processes "
         f"cannot share evenly; {remedy}, or start fewer processes"

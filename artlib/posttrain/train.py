@@ -18,7 +18,7 @@ from artlib import files
 from artlib.data import Log
 from artlib.lm import calibration, generation, machine, model, prompts
 from artlib.lm.prompts.reasoned import self_consistency_scores
-from artlib.posttrain import adapters, examples, processes, progress, rewards, trainer, trl
+from artlib.posttrain import adapters, examples, objectives, processes, progress, rewards, trainer, trl
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import METHODS, Settings
 
@@ -46,10 +46,9 @@ def post_train(
 
     Raises:
         LogError: the log has no propensities (`Log.propensities`) and the method divides by them.
+        ProcessError: several processes cannot share this training.
     """
-    processes.accumulation(settings)
-    if METHODS[settings.method].needs_propensities:
-        log.require_propensities(f"method={settings.method}")
+    processes.on_main(_require, log, settings)
     folder = Path(folder)
     start, started = _start(log, folder, settings), time.time()
     deserved = examples.given_targets(examples.learnt_from(log, settings), targets, settings)
@@ -147,6 +146,20 @@ class Start:
             return None
         after = prompts.form_of(validation.prompts).order_sensitivity(trained, validation.prompts)
         return [self.order_sensitivity, after]
+
+
+def _require(log: Log, settings: Settings) -> None:
+    """Refuse what would fail, before anything is loaded."""
+    if METHODS[settings.method].needs_propensities:
+        log.require_propensities(f"method={settings.method}")
+    if processes.count() > 1 and _by_trl(settings):
+        names = ", ".join(name for name in objectives.OBJECTIVES if (settings.prompt, name) not in trl.TRAINERS)
+        others = f"set method to one of {names}, or " if not METHODS[settings.method].prompt else ""
+        raise processes.ProcessError(
+            f"prompt={settings.prompt} with method={settings.method}, which TRL trains, trains in one process only; "
+            f"{others}start one process"
+        )
+    processes.accumulation(settings)
 
 
 def _start(log: Log, folder: Path, settings: Settings) -> Path | None:
