@@ -17,9 +17,8 @@ from torch.utils.data import Sampler
 from artlib import ArtlibError
 from artlib.posttrain.settings import Settings
 
-PATIENCE = datetime.timedelta(
-    minutes=30
-)  # with a process that lives and does not answer; a dead one is noticed at once
+# With a process that lives and does not answer; a dead one is noticed at once.
+PATIENCE = datetime.timedelta(minutes=30)
 Made = TypeVar("Made")
 
 
