@@ -47,6 +47,8 @@ def _join() -> None:
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"  # torchrun does not say so
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+    if on_cpu:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"  # by itself it says cpu:0, to which torch loads no checkpoint
     PartialState(cpu=on_cpu, timeout=PATIENCE)
 
 

@@ -41,7 +41,7 @@ SMALL = {
 # The first with a start that is trained by the way, and a loss that a whole micro-batch has.
 CASES = [
     {"prompt": "genre-likelihood", "method": "counterfactual", "variance": 0.1, "epochs": 1},
-    {"prompt": "caption", "method": "sft-ips", "max_examples": 19, "epochs": 1},
+    {"prompt": "caption", "method": "sft-ips", "temperature": 8.0, "max_examples": 19, "epochs": 1},
 ]
 SCRIPT = """
 import json, sys
@@ -88,7 +88,7 @@ def assert_same_training(found: Path, expected: Path) -> None:
     (weights, training), (others, whole) = kept(found), kept(expected)
     assert weights.keys() == others.keys()
     moved = [np.abs(value).max() for name, value in others.items() if "lora_B" in name]  # they begin at 0
-    assert min(moved) > 0 and max(moved) > 5e-3
+    assert min(moved) > 1e-3
     for name, value in others.items():
         np.testing.assert_allclose(weights[name], value, atol=1e-5, err_msg=name)
     for name in ("loss", "eval_loss", "learning_rate", "grad_norm", "step"):
@@ -245,7 +245,7 @@ def test_a_killed_process_ends_the_others_and_one_or_two_go_on(small_log, tmp_pa
         text = said.read()
     assert code != 0 and time.monotonic() - begun < 100, text
     assert left(process.pid) == [] and not (folder / "training.json").exists()
-    assert "another process has ended" in text
+    assert re.search(r"Root Cause.*rank      : 1 .*exitcode  : -9", text, re.DOTALL) and "post_train" not in text
     at = int(adapters.last_checkpoint(folder / "checkpoints").rpartition("-")[2])
     assert steps // 3 < at < steps and at % (steps // 3), f"{at} of {steps}"
     shutil.copytree(folder, tmp_path / "one" / "sft")
@@ -271,7 +271,7 @@ def test_what_is_amiss_ends_all_with_one_message(small_log, tmp_path, case):
     process = launch(2, *trainer_of(tmp_path / "log", tmp_path / "sft", **settings))
     said, _ = process.communicate(timeout=300)
     message = {
-        "log": "titles.parquet",
+        "log": "is not a folder; a log is",
         "folder": "holds other files than an adapter's",
         "batch": "which 2 processes cannot share evenly; set micro_batch=4",
         "method": "trains in one process",
