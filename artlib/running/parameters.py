@@ -167,7 +167,7 @@ def settings_of(given: Iterable[str]) -> Settings:
         ParameterError: as `resolve`.
     """
     parameters = _settings(())
-    values = {name: parameter.default for name, parameter in parameters.items()}
+    values: dict[str, Any] = {name: parameter.default for name, parameter in parameters.items()}
     origins = dict.fromkeys(values, "default")
     _set(parameters, given, values, origins)
     _require_fit(values, origins)
