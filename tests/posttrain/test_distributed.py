@@ -228,7 +228,7 @@ def test_a_killed_process_ends_the_others_and_one_or_two_go_on(small_log, tmp_pa
     """In the second epoch, whose order is its own."""
     small_log.save(tmp_path / "log")
     settings = SMALL | {"method": "sft", "epochs": 3, "max_examples": 64}
-    train.post_train(small_log, tmp_path / "whole" / "sft", Settings(**settings))
+    train.post_train(Log.load(tmp_path / "log"), tmp_path / "whole" / "sft", Settings(**settings))
     steps = kept(tmp_path / "whole" / "sft")[1]["curve"][-1]["step"]
     folder = tmp_path / "killed" / "sft"
     with open(tmp_path / "said.txt", "w+") as said:
