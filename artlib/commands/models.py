@@ -77,7 +77,7 @@ def _train(options: argparse.Namespace) -> int:
     if processes.is_main():
         before, *_, after = training["curve"]
         how = f"{settings.method} of {settings.base} by {settings.prompt}"
-        print(f"{how}: {training['examples']:,} examples, {after['step']:,} steps, {processes.count()} process(es)")
+        print(f"{how}: {training['examples']:,} examples, {after['step']:,} steps, processes: {processes.count()}")
         print(f"validation loss {before['eval_loss']:.4f} before, {after['eval_loss']:.4f} after")
         print(f"written: {options.folder}")
     return 0
