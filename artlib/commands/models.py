@@ -1,4 +1,4 @@
-"""Commands on policies: evaluate, choose, export."""
+"""Commands on policies: train, evaluate, choose, export."""
 
 import argparse
 import os
@@ -8,6 +8,16 @@ from pathlib import Path
 
 def add(commands) -> None:
     """Add them to the command line."""
+    train = commands.add_parser(
+        "train", help="post-train an adapter on a log; in several processes, too (docs/scale.md); a killed one goes on"
+    )
+    train.add_argument("log", type=Path, metavar="LOG")
+    train.add_argument("folder", type=Path, metavar="FOLDER", help="for the adapter: runs/NAME/adapters/METHOD")
+    train.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="settings, as of run: method=sft"
+    )
+    train.set_defaults(command=_train)
+
     evaluate = commands.add_parser("evaluate", help="judge policies on a log: values and lifts over production")
     evaluate.add_argument("log", type=Path, metavar="LOG")
     evaluate.add_argument(
@@ -54,6 +64,36 @@ def add(commands) -> None:
         help="llama.cpp's sources, which convert to gguf (default: LLAMA_CPP)",
     )
     export.set_defaults(command=_export)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from artlib.data import Log
+    from artlib.posttrain import processes, train
+
+    with processes.together():
+        settings = processes.on_main(_trainable, options.set)
+        log = processes.main_first(Log.load, options.log)
+        training = train.post_train(log, options.folder, settings)
+    if processes.is_main():
+        before, *_, after = training["curve"]
+        how = f"{settings.method} of {settings.base} by {settings.prompt}"
+        print(f"{how}: {training['examples']:,} examples, {after['step']:,} steps, processes: {processes.count()}")
+        print(f"validation loss {before['eval_loss']:.4f} before, {after['eval_loss']:.4f} after")
+        print(f"written: {options.folder}")
+    return 0
+
+
+def _trainable(given: list[str]):
+    """The settings of a training that needs no code."""
+    from artlib.posttrain.settings import METHODS
+    from artlib.running import parameters
+
+    settings = parameters.settings_of(given)
+    if METHODS[settings.method].given_targets:
+        raise parameters.ParameterError(
+            f"method={settings.method} learns from targets, which code gives to artlib.posttrain.train.post_train"
+        )
+    return settings
 
 
 def _evaluate(options: argparse.Namespace) -> int:

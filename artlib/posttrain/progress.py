@@ -24,4 +24,5 @@ def show_in_terminals(trainer) -> None:
 
     for callback in (NotebookProgressCallback, ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(Bar)
+    if trainer.is_world_process_zero():
+        trainer.add_callback(Bar)

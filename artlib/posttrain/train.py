@@ -1,7 +1,7 @@
 """One training: from logged plays to a LoRA adapter that prefers the artwork a member would play.
 
 Every method runs inside a transformers or TRL trainer on an Unsloth model, writes checkpoints, and goes on from the
-last whole one when it was killed.
+last whole one when it was killed. It may be called in several processes at once: see `processes`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from artlib import files
 from artlib.data import Log
 from artlib.lm import calibration, generation, machine, model, prompts
 from artlib.lm.prompts.reasoned import self_consistency_scores
-from artlib.posttrain import adapters, examples, progress, rewards, trainer, trl
+from artlib.posttrain import adapters, examples, objectives, processes, progress, rewards, trainer, trl
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import METHODS, Settings
 
@@ -46,24 +46,24 @@ def post_train(
 
     Raises:
         LogError: the log has no propensities (`Log.propensities`) and the method divides by them.
+        ProcessError: several processes cannot share this training.
     """
-    if METHODS[settings.method].needs_propensities:
-        log.require_propensities(f"method={settings.method}")
+    processes.on_main(_require, log, settings)
     folder = Path(folder)
     start, started = _start(log, folder, settings), time.time()
     deserved = examples.given_targets(examples.learnt_from(log, settings), targets, settings)
     asked = adapters.question(log, settings, start, deserved)
-    if training := adapters.finished(folder, asked):
+    if training := processes.on_main(adapters.finished, folder, asked):
         return training
-    frame = adapters.begin(folder, asked)
-    checkpoint = adapters.last_checkpoint(folder / "checkpoints")
+    frame = processes.on_main(adapters.begin, folder, asked)
+    checkpoint = processes.on_main(adapters.last_checkpoint, folder / "checkpoints")
 
     language_model, tokenizer = _load(settings)
     model.require_adaptable(language_model)
     frame = frame or (adapters.frame_of(start) if start else None)
     reader = examples.reader_for(log, tokenizer, settings, frame)
     asked["frame"] = list(reader.frame)  # a template may write another one when training goes on, or in scoring
-    files.write_json(folder / "fingerprint.json", asked)
+    processes.on_main(files.write_json, folder / "fingerprint.json", asked)
     # Once training has begun, a reason more would be another training.
     reasons, ask = folder.parent / "reasons.jsonl", not checkpoint
     train, validation, taught = examples.make(log, reader, settings, reasons, ask, deserved)
@@ -79,10 +79,12 @@ def post_train(
     progress.show_in_terminals(under_way)
     before = _before(folder, bool(checkpoint), lambda: _validated(language_model, under_way, validation, settings))
     under_way.train(resume_from_checkpoint=checkpoint)
-    language_model.save_pretrained(str(folder), selected_adapters=["default"])  # without the reference of TRL's DPO
+    # Without the reference of TRL's DPO.
+    processes.on_main(language_model.save_pretrained, str(folder), selected_adapters=["default"])
     reloaded = _reloaded(language_model, folder, validation, begun, settings)
     after = _after(reloaded, tokenizer, under_way, validation, settings)
-    return adapters.finish(
+    return processes.on_main(
+        adapters.finish,
         folder,
         asked
         | {
@@ -146,13 +148,27 @@ class Start:
         return [self.order_sensitivity, after]
 
 
+def _require(log: Log, settings: Settings) -> None:
+    """Refuse what would fail, before anything is loaded."""
+    if METHODS[settings.method].needs_propensities:
+        log.require_propensities(f"method={settings.method}")
+    if processes.count() > 1 and _by_trl(settings):
+        names = ", ".join(name for name in objectives.OBJECTIVES if (settings.prompt, name) not in trl.TRAINERS)
+        others = f"set method to one of {names}, or " if not METHODS[settings.method].prompt else ""
+        raise processes.ProcessError(
+            f"prompt={settings.prompt} with method={settings.method}, which TRL trains, trains in one process only; "
+            f"{others}start one process"
+        )
+    processes.accumulation(settings)
+
+
 def _start(log: Log, folder: Path, settings: Settings) -> Path | None:
     """The adapter that a refining method begins from; trained now, with the same settings, if the run has none."""
     first = METHODS[settings.method].refines
     if not first:
         return None
     start = folder.parent / first
-    if not adapters.can_start(start, log, settings):
+    if not processes.on_main(adapters.can_start, start, log, settings):
         post_train(log, start, dataclasses.replace(settings, method=first))
     return start
 
@@ -185,10 +201,10 @@ def _with_reference(language_model, train: Examples, start: Path | None, setting
 
 def _before(folder: Path, going_on: bool, ask) -> Validation:
     """The validation before the first step, with which the last one is compared; a killed training's own."""
-    kept = files.read_json(folder / "initial_eval.json") if going_on else None
+    kept = processes.on_main(files.read_json, folder / "initial_eval.json") if going_on else None
     if kept is None:
         kept = dataclasses.asdict(ask())
-        files.write_json(folder / "initial_eval.json", kept)
+        processes.on_main(files.write_json, folder / "initial_eval.json", kept)
     return Validation(**kept)
 
 
@@ -255,5 +271,9 @@ def _provenance(state, settings: Settings) -> dict:
     return {
         "tokens_per_second": speeds[-1] if speeds else None,
         "versions": {name: importlib.metadata.version(name) for name in adapters.VERSIONED},
-        "machine": {**machine.described(), "dtype": machine.resolve(settings.dtype)},
+        "machine": {
+            **machine.described(),
+            "dtype": machine.resolve(settings.dtype),
+            "processes": processes.count(),
+        },
     }

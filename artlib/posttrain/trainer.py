@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from artlib.lm import forward, prompts
-from artlib.posttrain import objectives
+from artlib.posttrain import objectives, processes
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import Settings
 
@@ -25,7 +25,7 @@ def arguments(folder: Path, settings: Settings, n_items: int) -> dict:
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": settings.micro_batch,
         "per_device_eval_batch_size": settings.micro_batch,
-        "gradient_accumulation_steps": settings.batch_size // settings.micro_batch,
+        "gradient_accumulation_steps": processes.accumulation(settings),
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
         "warmup_steps": max(1, steps // 20),
@@ -43,6 +43,7 @@ def arguments(folder: Path, settings: Settings, n_items: int) -> dict:
         "remove_unused_columns": False,
         "dataloader_num_workers": 0,
         "include_num_input_tokens_seen": "all",
+        "ddp_find_unused_parameters": False,  # every adapter has its part in every pass
     }
 
 
@@ -52,8 +53,10 @@ def objective_trainer(language_model, train: Examples, folder: Path, settings: S
     The loss of a batch is the sum over its impressions by the average number in a batch, so that every impression
     weighs the same, however many share its title.
     """
-    from transformers import Trainer, TrainingArguments
+    from accelerate.data_loader import SeedableRandomSampler
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
+    items = train.items()
     form, objective = prompts.form_of(train.prompts), objectives.OBJECTIVES[settings.method]
     chosen = objectives.Hyperparameters(
         beta=settings.beta,
@@ -66,9 +69,22 @@ def objective_trainer(language_model, train: Examples, folder: Path, settings: S
         play_rate=float((train.arrays.reward > 0).mean()),
     )
 
+    order = processes.Filled(
+        SeedableRandomSampler(items, data_seed=settings.seed), settings.micro_batch * processes.count()
+    )
+
     class ObjectiveTrainer(Trainer):
-        def compute_loss(self, model, inputs, return_outputs=False, **_):
-            scores = form.candidate_scores(model, inputs)
+        def _get_train_sampler(self, *_):
+            return order
+
+        def get_batch_samples(self, *arguments):
+            """A step's micro-batches of this process, and how many all have, but for empty ones."""
+            batches, _ = super().get_batch_samples(*arguments)
+            own = sum(bool(batch["average_rows"].isfinite()) for batch in batches)
+            return batches, self.accelerator.reduce(torch.tensor(own, device=self.args.device)).item()
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None, **_):
+            scores = processes.through(model, form.candidate_scores, inputs)
             decisions = objectives.Decisions(
                 log_policy=(scores / settings.temperature).log_softmax(dim=1),
                 shown=inputs["shown"],
@@ -81,20 +97,27 @@ def objective_trainer(language_model, train: Examples, folder: Path, settings: S
                 targets=inputs.get("targets"),
             )
             loss = objective(decisions, chosen).sum() / inputs["average_rows"]
+            loss = loss / num_items_in_batch * processes.count()  # which are averaged over
             return (loss, None) if return_outputs else loss
 
-    def collate(items: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        average = torch.tensor(len(train.prompts) / len(data) * len(items))
-        return _batch(train, np.concatenate(items), settings.temperature) | {"average_rows": average}
+    def collate(indices: list[int]) -> dict[str, torch.Tensor]:
+        rows = [items[index] for index in indices if index < len(items)]
+        # A process without a share in the last step reads what the others do, too; it counts nothing.
+        average = torch.tensor(len(train.prompts) / len(items) * len(rows) if rows else torch.inf)
+        return _batch(train, np.concatenate(rows or items[:1]), settings.temperature) | {"average_rows": average}
 
-    data = train.items()
+    class InOrder(TrainerCallback):
+        def on_epoch_begin(self, arguments, state, control, **_):
+            order.set_epoch(int(state.epoch))  # accelerate does not where a killed training goes on in an epoch
+
     trainer = ObjectiveTrainer(
         model=language_model,
-        args=TrainingArguments(**arguments(folder, settings, len(data))),
-        train_dataset=data,
+        args=TrainingArguments(**arguments(folder, settings, len(items))),
+        train_dataset=range(len(items) + 1),  # indices, the last one of nothing
         data_collator=collate,
+        callbacks=[InOrder()],
     )
-    trainer.model_accepts_loss_kwargs = False  # the loss is a mean over impressions, whatever their tokens
+    trainer.model_accepts_loss_kwargs = True  # `num_items_in_batch`
     return trainer
 
 

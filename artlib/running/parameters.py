@@ -75,13 +75,17 @@ def known(notebooks: Iterable[Path]) -> dict[str, Parameter]:
                 )
             merged[new.name] = dataclasses.replace(old, notebooks=(*old.notebooks, path.stem))
     if OVERRIDES in merged:
-        where = merged[OVERRIDES].notebooks
-        for field in FIELDS.values():
-            setting = Parameter(
-                field.name, kind_of(field.name).__name__, field.default, field.metadata["meaning"], where, True
-            )
-            merged.setdefault(field.name, setting)
+        for name, setting in _settings(merged[OVERRIDES].notebooks).items():
+            merged.setdefault(name, setting)
     return merged
+
+
+def _settings(notebooks: tuple[str, ...]) -> dict[str, Parameter]:
+    """All settings of post-training, as parameters."""
+    return {
+        name: Parameter(name, kind_of(name).__name__, field.default, field.metadata["meaning"], notebooks, True)
+        for name, field in FIELDS.items()
+    }
 
 
 def declared(path: Path) -> list[Parameter]:
@@ -149,16 +153,34 @@ def resolve(
     for name, value in read_profile(profile).items():
         origins[name] = f"profile {profile.stem}"
         values[name] = _value(parameters, name, value, conform, origins[name])
-    for setting in settings:
+    _set(parameters, settings, values, origins)
+    _expand(parameters, values, origins)
+    _require_fit(values, origins)
+    values["run"] = plain_name(str(values["run"]) if run is None else run)
+    return _gathered(parameters, values, origins)
+
+
+def settings_of(given: Iterable[str]) -> Settings:
+    """The settings of one training: the defaults, and over them `--set`, read as `resolve` does.
+
+    Raises:
+        ParameterError: as `resolve`.
+    """
+    parameters = _settings(())
+    values: dict[str, Any] = {name: parameter.default for name, parameter in parameters.items()}
+    origins = dict.fromkeys(values, "default")
+    _set(parameters, given, values, origins)
+    _require_fit(values, origins)
+    return Settings(**values)
+
+
+def _set(parameters: dict[str, Parameter], given: Iterable[str], values: dict[str, Any], origins: dict) -> None:
+    for setting in given:
         name, equals, text = setting.partition("=")
         if not equals:
             raise ParameterError(f"--set {setting}: must be key=value")
         origins[name] = "--set"
         values[name] = _value(parameters, name, text, parse, origins[name])
-    _expand(parameters, values, origins)
-    _require_fit(values, origins)
-    values["run"] = plain_name(str(values["run"]) if run is None else run)
-    return _gathered(parameters, values, origins)
 
 
 def _require_fit(values: dict[str, Any], origins: dict[str, str]) -> None:
