@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from artlib.data import Log
 from artlib.worlds import fiction
 
 ROOT = Path(__file__).resolve().parents[1]
+hypothesis.settings.register_profile("artlib", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("artlib")
 
 
 LONG = ("test_train.py", "test_benchmarks.py")

@@ -46,7 +46,7 @@ def mangled(value, how: str, form: dict):
 
 
 @pytest.mark.filterwarnings("ignore::artlib.data.LogWarning")  # so few rows are odd
-@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=20, phases=[Phase.explicit, Phase.generate])
 @given(
     seed=st.integers(0, 1000),
     prefix=st.sampled_from(["", "x-", "é "]),

@@ -173,7 +173,7 @@ def times(seconds) -> pa.Array:
 events = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 6), st.floats(0, 1)), max_size=25)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(watched=events, asked=st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 8)), min_size=1, max_size=10))
 def test_history_is_what_the_user_watched_strictly_before(watched, asked):
     """Against a reading row by row; times collide on purpose, some users never watched anything."""

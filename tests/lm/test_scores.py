@@ -127,7 +127,7 @@ def test_genre_likelihoods_equal_separate_full_forward_passes(tiny, posters):
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=7), st.integers(0, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_texts_are_packed_at_most_a_tenth_dearer_than_the_best_way_there_is(lengths, shared):
     def cost(rows: list[list[int]]) -> float:
         width = packing.bucket(shared + max(sum(row) for row in rows))
