@@ -110,11 +110,15 @@ def measure(log: Log, adapter: Path, workers: int, folder: Path) -> dict:
         difference = np.subtract(*(pc.list_flatten(table["choice"]).to_numpy() for table in (first, other)))
         found[name]["other_choices"] = pc.sum(pc.not_equal(first["shown"], other["shown"])).as_py()
         found[name]["difference_of_probabilities"] = float(np.abs(difference).max())
+    artworks = len(pc.unique(pc.list_flatten(test.impressions["candidates"])))
+    alone = found["one process"]
+    read = alone["seconds"] - n / alone["known_per_second"]
     settings = adapters.settings_of(adapter)
     return {
         "machine": {**machine.described(), "dtype": machine.resolve(settings.dtype)},
         "requests": n,
-        "artworks": len(pc.unique(pc.list_flatten(test.impressions["candidates"]))),
+        "artworks": artworks,
+        "artworks_per_second": round(artworks / max(read, 0.01), 2),
         "workers": workers,
         **found,
         "arithmetic_per_second": round(arithmetic(len(log.background.genres))),
@@ -162,7 +166,7 @@ def by_ray(adapter: Path, folder: Path, workers: int, threads: int) -> dict:
     # Reading and writing take processors of Ray's, too: were all given to actors, the job would stand still.
     ray.init(num_cpus=workers * threads + 2, include_dashboard=False, log_to_driver=False)
     try:
-        asked = ray.data.read_parquet(str(folder / "requests"))
+        asked = ray.data.read_parquet(str(folder / "requests"), override_num_blocks=4 * workers)
         asked.map_batches(
             Noting,
             fn_constructor_args=(adapter, EXPLORATION),

@@ -219,6 +219,22 @@ def test_a_missing_column_and_no_requests(policy):
     assert policy.choose_many(requests.SCHEMA.empty_table()).num_rows == 0
 
 
+def test_requests_are_read_in_whatever_types_an_engine_hands_them_over(small_log):
+    rows = requests.from_log(small_log.split("test").take(np.arange(6)))
+    titles = pa.large_list(rows.schema.field("history").type.value_type)
+    others = {
+        "chunked": pa.concat_tables([rows[:1], rows[1:1], rows[1:]]),
+        "large": rows.set_column(1, "history", rows["history"].cast(titles)),
+        "dictionary": rows.set_column(0, "request_id", rows["request_id"].dictionary_encode()),
+        "with more": rows.append_column("member", pa.array(["m"] * 6)),
+    }
+    for name, other in others.items():
+        assert requests.read(other, "here").equals(rows), name
+        assert requests.read(other[:0], "here").equals(rows[:0]), name
+    unknown = rows.set_column(1, "history", pa.nulls(6, rows.schema.field("history").type))
+    assert requests.read(unknown, "here")["history"].to_pylist() == [[]] * 6
+
+
 def test_a_folder_without_an_adapter_is_named(tmp_path, adapter, tiny, monkeypatch):
     monkeypatch.setattr(model, "load", lambda *_: tiny)
     with pytest.raises(adapters.AdapterError, match="holds no training.json"):
@@ -377,7 +393,7 @@ def ray():
     ray = pytest.importorskip("ray", reason="needs ray: pip install -e .[ray]")
     pytest.importorskip("ray.data", reason="needs ray: pip install -e .[ray]")
     # More processors than there are: reading and writing need some beside the actors'.
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 
@@ -393,7 +409,7 @@ def asked(small_log, tmp_path_factory) -> Path:
 
 def by_actors(ray, who: type, adapter: Path, asked: Path, out: Path) -> pa.Table:
     """As in docs/scale.md."""
-    ray.data.read_parquet(str(asked)).map_batches(
+    ray.data.read_parquet(str(asked), override_num_blocks=4).map_batches(
         who,
         fn_constructor_args=(adapter, Exploration("epsilon", epsilon=0.4)),
         batch_format="pyarrow",
