@@ -393,7 +393,7 @@ def ray():
     ray = pytest.importorskip("ray", reason="needs ray: pip install -e .[ray]")
     pytest.importorskip("ray.data", reason="needs ray: pip install -e .[ray]")
     # More processors than there are: reading and writing need some beside the actors'.
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 
