@@ -166,7 +166,7 @@ def by_ray(adapter: Path, folder: Path, workers: int, threads: int) -> dict:
     # Reading and writing take processors of Ray's, too: were all given to actors, the job would stand still.
     ray.init("local", num_cpus=workers * threads + 2, include_dashboard=False, log_to_driver=False)
     try:
-        asked = ray.data.read_parquet(str(folder / "requests"), override_num_blocks=4 * workers)
+        asked = ray.data.read_parquet(str(folder / "requests")).repartition(4 * workers)
         asked.map_batches(
             Noting,
             fn_constructor_args=(adapter, EXPLORATION),

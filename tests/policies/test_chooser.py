@@ -409,7 +409,7 @@ def asked(small_log, tmp_path_factory) -> Path:
 
 def by_actors(ray, who: type, adapter: Path, asked: Path, out: Path) -> pa.Table:
     """As in docs/scale.md."""
-    ray.data.read_parquet(str(asked), override_num_blocks=4).map_batches(
+    ray.data.read_parquet(str(asked)).repartition(4).map_batches(
         who,
         fn_constructor_args=(adapter, Exploration("epsilon", epsilon=0.4)),
         batch_format="pyarrow",
