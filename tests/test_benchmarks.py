@@ -155,6 +155,16 @@ def test_speed_is_measured_beside_alternatives_that_compute_the_same(tmp_path, p
     assert json.loads((tmp_path / "results" / "speed.json").read_text()) == {f"tiny, {prompt}": found}
 
 
+@pytest.mark.slow
+def test_one_process_several_and_actors_choose_alike(tmp_path):
+    pytest.importorskip("ray.data", reason="needs ray: pip install -e .[ray]")
+    found = load("scale").main(["--model", "tiny", "--requests", "120", "--titles", "20"], tmp_path)
+    for name in ("processes", "ray"):
+        assert found[name]["other_choices"] == 0 and found[name]["difference_of_probabilities"] < 1e-5
+    assert min(found[name]["seconds"] for name in ("one process", "processes", "ray")) > 0
+    assert json.loads((tmp_path / "results" / "scale.json").read_text()) == {"tiny, genre-likelihood": found}
+
+
 def test_what_knowing_is_worth_is_a_table_of_both_kinds(tmp_path):
     worth = load("worth")
     sizes = {"n_users": 120, "n_titles": 40, "n_train": 900, "n_validation": 60, "n_test": 200}

@@ -40,7 +40,7 @@ def add(commands) -> None:
     choose = commands.add_parser("choose", help="answer requests with a post-trained model: what to show, how probably")
     choose.add_argument("adapter", type=Path, help="runs/NAME/adapters/METHOD")
     choose.add_argument(
-        "requests", type=Path, help="Parquet, see docs/serving.md; or a log, whose split is asked about"
+        "requests", type=Path, help="Parquet, see docs/serving.md, a file or a folder of them; or a log, for its split"
     )
     choose.add_argument("folder", type=Path, metavar="out", help="a folder for the choices; a killed run goes on")
     choose.add_argument(
@@ -116,18 +116,20 @@ def _choose(options: argparse.Namespace) -> int:
     from artlib.policies import chooser
 
     file = options.requests
+    is_log = (file / "impressions.parquet").exists()
     for name, belongs, given in (
         ("epsilon", "--explore epsilon", options.explore == "epsilon"),
         ("temperature", "--explore softmax", options.explore == "softmax"),
-        ("split", "a log", file.is_dir()),
+        ("split", "a log", is_log),
     ):
         if getattr(options, name) is not None and not given:
             raise chooser.ChoiceError(f"--{name} goes with {belongs} only; leave it out, or give that")
     how = {name: value for name in ("epsilon", "temperature") if (value := getattr(options, name)) is not None}
     policy = artlib.load_policy(options.adapter, options.explore, seed=options.seed, **how)
-    if file.is_dir():
+    if is_log:
         file = chooser.requests_of(file, options.split or "test", options.folder)
-    total, kept = chooser.answer_file(policy, file, options.folder, options.batch)
+    answer = chooser.answer_folder if file.is_dir() else chooser.answer_file
+    total, kept = answer(policy, file, options.folder, options.batch)
     print(f"{total:,} requests, {kept:,} of them answered before: {options.folder}")
     return 0
 

@@ -5,6 +5,7 @@ others, and no off-policy estimate of another policy can be had from its log; so
 with which probability it was drawn.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -282,8 +284,7 @@ def answer_file(
         "code": adapters.code(chooser.settings),
         "batch": batch,
     }
-    if folder.exists() and not folder.is_dir():
-        raise ChoiceError(f"{folder} is a file; name a folder for the choices")
+    _refuse_a_file(folder)
     foreign = (
         [p.name for p in folder.iterdir() if not p.name.startswith(("_", ".", "part-"))] if folder.exists() else []
     )
@@ -307,6 +308,51 @@ def answer_file(
                     pq.write_table(found, temporary)
             progress.update(len(rows))
     return total, kept
+
+
+def answer_folder(
+    chooser: Chooser, source: str | os.PathLike, folder: str | os.PathLike, batch: int = 1024
+) -> tuple[int, int]:
+    """Answer the requests of all Parquet files below a folder, each as `answer_file` does. Several processes may work
+    at it, on one machine or on several that share a disk: each takes the next file that none has, and at the end waits
+    for the others and finishes what one that was killed had begun.
+
+    Args:
+        source: partitions of the requests, in folders such as `date=2026-11-27` or in none.
+        folder: gets a folder of choices for each of the files, named as it is.
+
+    Returns:
+        How many requests there are, and how many of them were answered before, or by another process.
+
+    Raises:
+        LogError: a file holds no requests, or there is none.
+        ChoiceError: the folder is among the requests, or holds choices about others.
+    """
+    source, folder = Path(source), Path(folder)
+    if source.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ChoiceError(f"{folder} is among the requests; name another folder for the choices")
+    _refuse_a_file(folder)
+    names = [path.relative_to(source) for path in sorted(source.rglob("*.parquet"))]
+    choices = {n: folder / n.with_suffix("") for n in names if not any(p.startswith(("_", ".")) for p in n.parts)}
+    if not choices:
+        raise LogError(
+            f"{source} holds neither impressions.parquet nor Parquet files of requests; name a folder of either"
+        )
+    if foreign := [path for path in folder.rglob("*.parquet") if path.parent not in choices.values()]:
+        raise ChoiceError(f"{min(foreign)} holds no choices about {source}; name another folder")
+    counts = {}
+    for timeout in (0, -1):  # what no other process has; then, when they are through or gone, what they had
+        for name in [name for name in choices if name not in counts]:
+            choices[name].mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(choices[name] / "_lock", timeout=timeout):
+                counts[name] = answer_file(chooser, source / name, choices[name], batch)
+    total, kept = zip(*counts.values(), strict=True)
+    return sum(total), sum(kept)
+
+
+def _refuse_a_file(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ChoiceError(f"{folder} is a file; name a folder for the choices")
 
 
 def _refuse_doubled(source: pq.ParquetFile, file: Path, batch: int) -> None:

@@ -1,14 +1,18 @@
 """A model in service: it answers from a request alone as it does from its log, draws as it says, and goes on."""
 
+import contextlib
 import dataclasses
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -215,6 +219,22 @@ def test_a_missing_column_and_no_requests(policy):
     assert policy.choose_many(requests.SCHEMA.empty_table()).num_rows == 0
 
 
+def test_requests_are_read_in_whatever_types_an_engine_hands_them_over(small_log):
+    rows = requests.from_log(small_log.split("test").take(np.arange(6)))
+    titles = pa.large_list(rows.schema.field("history").type.value_type)
+    others = {
+        "chunked": pa.concat_tables([rows[:1], rows[1:1], rows[1:]]),
+        "large": rows.set_column(1, "history", rows["history"].cast(titles)),
+        "dictionary": rows.set_column(0, "request_id", rows["request_id"].dictionary_encode()),
+        "with more": rows.append_column("member", pa.array(["m"] * 6)),
+    }
+    for name, other in others.items():
+        assert requests.read(other, "here").equals(rows), name
+        assert requests.read(other[:0], "here").equals(rows[:0]), name
+    unknown = rows.set_column(1, "history", pa.nulls(6, rows.schema.field("history").type))
+    assert requests.read(unknown, "here")["history"].to_pylist() == [[]] * 6
+
+
 def test_a_folder_without_an_adapter_is_named(tmp_path, adapter, tiny, monkeypatch):
     monkeypatch.setattr(model, "load", lambda *_: tiny)
     with pytest.raises(adapters.AdapterError, match="holds no training.json"):
@@ -285,6 +305,72 @@ def test_choices_are_not_put_among_other_files(policy, small_log, tmp_path):
         chooser.answer_file(policy, file, file)
 
 
+@pytest.fixture
+def partitions(small_log, tmp_path) -> Path:
+    """Requests in three files, one of them empty, and something else."""
+    rows = requests.from_log(small_log.split("test").take(np.arange(20)))
+    folder = tmp_path / "requests"
+    for name, part in (("day=1/a", rows[:8]), ("day=1/b", rows[:0]), ("day=2/a", rows[8:])):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(part, folder / f"{name}.parquet")
+    (folder / "_SUCCESS").write_text("")
+    pq.write_table(rows, tmp_path / "all.parquet")
+    return folder
+
+
+def test_partitions_are_answered_as_one_file_is(policy, partitions, tmp_path, monkeypatch):
+    monkeypatch.setattr(policy, "exploration", Exploration("epsilon", epsilon=0.5))
+    chooser.answer_file(policy, tmp_path / "all.parquet", tmp_path / "one")
+    assert chooser.answer_folder(policy, partitions, tmp_path / "many", batch=5) == (20, 0)
+    many = pq.read_table(tmp_path / "many")  # with the day, as folders tell it
+    assert many["day"].to_pylist() == [1] * 8 + [2] * 12
+    assert many["request_id"].equals(pq.read_table(tmp_path / "one")["request_id"])
+    assert many["shown"].equals(pq.read_table(tmp_path / "one")["shown"])
+    monkeypatch.setattr(policy, "choose_many", lambda *_: pytest.fail("it was asked again"))
+    assert chooser.answer_folder(policy, partitions, tmp_path / "many", batch=5) == (20, 20)
+
+
+def test_what_another_process_has_is_waited_for_and_finished_where_it_dies(policy, partitions, tmp_path, monkeypatch):
+    taken = tmp_path / "many" / "day=1" / "a"
+    taken.mkdir(parents=True)
+    code = "import filelock, sys, time\nwith filelock.FileLock(sys.argv[1]):\n    print(1, flush=True); time.sleep(99)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(taken / "_lock")], stdout=subprocess.PIPE)
+    assert other.stdout.read(1) == b"1"
+    order, real = [], chooser.answer_file
+
+    def answered(policy, file, *given):
+        order.append(file.relative_to(partitions).as_posix())
+        if len(order) == 2:  # all that is free is done
+            assert not list(taken.glob("part-*"))
+            other.kill()
+        return real(policy, file, *given)
+
+    monkeypatch.setattr(chooser, "answer_file", answered)
+    assert chooser.answer_folder(policy, partitions, tmp_path / "many") == (20, 0)
+    assert order == ["day=1/b.parquet", "day=2/a.parquet", "day=1/a.parquet"]
+    other.wait()
+
+
+def test_folders_that_are_no_partitions_or_hold_others_choices_are_refused(policy, partitions, tmp_path):
+    with pytest.raises(LogError, match="neither impressions.parquet nor Parquet files of requests"):
+        chooser.answer_folder(policy, tmp_path / "nowhere", tmp_path / "out")
+    for among in (partitions, partitions / "out"):
+        with pytest.raises(chooser.ChoiceError, match="is among the requests"):
+            chooser.answer_folder(policy, partitions, among)
+    chooser.answer_folder(policy, partitions, tmp_path / "out")
+    (partitions / "day=2" / "a.parquet").unlink()
+    with pytest.raises(chooser.ChoiceError, match=r"day=2/a/part-00000.parquet holds no choices about"):
+        chooser.answer_folder(policy, partitions, tmp_path / "out")
+    with pytest.raises(chooser.ChoiceError, match="is a file; name a folder"):
+        chooser.answer_folder(policy, partitions, tmp_path / "all.parquet")
+
+
+def test_the_command_takes_a_folder_of_partitions(adapter, partitions, tmp_path, capsys):
+    assert cli.main(["choose", str(adapter), str(partitions), str(tmp_path / "out")]) == 0
+    assert "20 requests, 0 of them answered before" in capsys.readouterr().out
+    assert pq.read_table(tmp_path / "out").num_rows == 20
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -297,6 +383,81 @@ def test_choices_are_not_put_among_other_files(policy, small_log, tmp_path):
 def test_options_that_would_do_nothing_are_refused(adapter, tmp_path, capsys, options, said):
     assert cli.main(["choose", str(adapter), str(tmp_path / "r.parquet"), str(tmp_path / "out"), *options]) == 2
     assert said in capsys.readouterr().err
+
+
+# Ray Data
+
+
+@pytest.fixture(scope="module")
+def ray():
+    ray = pytest.importorskip("ray", reason="needs ray: pip install -e .[ray]")
+    pytest.importorskip("ray.data", reason="needs ray: pip install -e .[ray]")
+    # More processors than there are: reading and writing need some beside the actors'.
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def asked(small_log, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("asked")
+    rows = requests.from_log(small_log.split("train"))
+    for number in range(4):
+        pq.write_table(rows[100 * number : 100 * (number + 1)], folder / f"{number}.parquet")
+    return folder
+
+
+def by_actors(ray, who: type, adapter: Path, asked: Path, out: Path) -> pa.Table:
+    """As in docs/scale.md."""
+    ray.data.read_parquet(str(asked)).repartition(4).map_batches(
+        who,
+        fn_constructor_args=(adapter, Exploration("epsilon", epsilon=0.4)),
+        batch_format="pyarrow",
+        batch_size=16,
+        compute=ray.data.ActorPoolStrategy(size=2),
+    ).write_parquet(str(out))
+    return pq.read_table(out).sort_by("request_id")
+
+
+@pytest.mark.slow
+def test_actors_choose_as_one_process_does_even_if_one_is_killed(ray, adapter, asked, tmp_path):
+    class Dies(chooser.Chooser):  # made here, and so sent to the workers as it is
+        def __call__(self, rows):
+            import os
+            import signal
+
+            found = self.choose_many(rows)
+            with contextlib.suppress(FileExistsError):
+                if rows["request_id"][0].as_py() in last:
+                    (tmp_path / "died").touch(exist_ok=False)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return found
+
+    # Of each file all but the last batch is answered by then.
+    last = {pq.read_table(file)["request_id"][96].as_py() for file in asked.iterdir()}
+    options = ["--explore", "epsilon", "--epsilon", "0.4"]
+    assert cli.main(["choose", str(adapter), str(asked), str(tmp_path / "alone"), *options]) == 0
+    alone = pq.read_table(tmp_path / "alone").sort_by("request_id")
+    for who in (chooser.Chooser, Dies):
+        found = by_actors(ray, who, adapter, asked, tmp_path / who.__name__)
+        assert (tmp_path / "died").exists() == (who is Dies)
+        assert found.schema.equals(alone.schema)
+        for column in ("request_id", "artwork_id", "shown"):
+            assert found[column].equals(alone[column])
+        np.testing.assert_allclose(found["propensity"], alone["propensity"], atol=1e-6)
+        for column in ("probabilities", "choice"):
+            flat = [pc.list_flatten(table[column]) for table in (found, alone)]
+            np.testing.assert_allclose(*flat, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_request_that_an_actor_cannot_answer_is_named(ray, adapter, asked, tmp_path):
+    rows = pq.read_table(asked / "0.parquet")[:3].to_pylist()
+    rows[1]["candidates"] = []
+    (tmp_path / "asked").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, requests.SCHEMA), tmp_path / "asked" / "0.parquet")
+    with pytest.raises(Exception, match=r"LogError: the requests, row 1, column candidates: \[\] has no candidate"):
+        by_actors(ray, chooser.Chooser, adapter, tmp_path / "asked", tmp_path / "out")
 
 
 # The round trip: what is chosen becomes the next log
