@@ -461,7 +461,7 @@ class Work:
 
     Attributes:
         tokens: that are not padding.
-        heads: of them, those whose next token was predicted.
+        heads: of them, those whose next token was predicted; and one a batch, whose output padding repeats.
     """
 
     tokens: int = 0
@@ -485,7 +485,7 @@ def counted(language_model) -> Iterator[Work]:
         work.tokens += int((mask[:, 0].sum(dim=-1) > 1).sum()) + len(ids)
 
     def heads(_, hidden, __) -> None:
-        work.heads += len(torch.unique(hidden[0].detach().flatten(0, -2), dim=0))  # padding repeats a token
+        work.heads += len(torch.unique(hidden[0].detach().flatten(0, -2), dim=0))
 
     hooks = [
         causal_lm.register_forward_pre_hook(tokens, with_kwargs=True),
