@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
@@ -216,7 +217,7 @@ class LlamaCpp:
     def __init__(self, path: str, threads: int, sequences: int = 64, tokens: int = 2048):
         import llama_cpp
 
-        self.api, self.sequences, self.tokens = llama_cpp, sequences, tokens
+        self.api, self.path, self.threads, self.sequences, self.tokens = llama_cpp, path, threads, sequences, tokens
         quiet = llama_cpp.llama_log_callback(lambda *_: None)
         llama_cpp.llama_log_set(quiet, None)
         self._kept = quiet
@@ -251,6 +252,21 @@ class LlamaCpp:
                     context, continuation = requests[i]
                     found[i] = float(sum(log_p[len(context) - 1 + j][t] for j, t in enumerate(continuation)))
         return found
+
+    def dequantised(self, requests: Sequence) -> list[float]:
+        """The same with the file's weights, and so activations, in float32: what differs less is the file's numbers."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = self.api.llama_model_quantize_default_params()
+            options.ftype, options.allow_requantize, options.nthread = 0, True, self.threads  # LLAMA_FTYPE_ALL_F32
+            path = os.path.join(folder, "float32.gguf")
+            if self.api.llama_model_quantize(self.path.encode(), path.encode(), options):
+                raise RuntimeError(f"llama.cpp cannot turn {self.path} into float32")
+            other = LlamaCpp(path, self.threads, self.sequences, self.tokens)
+            try:
+                return other.batches(requests)
+            finally:
+                self.api.llama_free(other.context)
+                self.api.llama_model_free(other.model)
 
     def _decode(self, groups: list, first: dict[tuple, int]) -> dict[tuple, dict[int, int]]:
         """Row -> place of a token in it -> its place in the batch, of tokens from `first` on."""

@@ -90,6 +90,7 @@ class Peer:
         tolerance: nats by which its scores, or the mean loss of its first pass, may differ from ours in float32; NaN
             where it learns something else.
         alone: whether it shares nothing between impressions, so that fewer of them tell its speed.
+        exact: the way of the same with the weights that ours has, and its own tolerance, where its own are others.
     """
 
     environment: str
@@ -97,12 +98,14 @@ class Peer:
     forms: Sequence[str] = tuple(SIZES)
     tolerance: float = 1e-3
     alone: bool = False
+    exact: tuple[str, float] | None = None
 
 
 SCORERS = {
     "harness": Peer("transformers", "harness"),
     "generate": Peer("transformers", "generate", ["label"]),
-    "llama.cpp": Peer("llama.cpp", "batches", tolerance=1.5),  # 8-bit activations; sums over a dozen tokens and more
+    # Activations of 8 bits, and scores are sums over a dozen tokens and more. Ours are weights rounded to bfloat16.
+    "llama.cpp": Peer("llama.cpp", "batches", tolerance=1.5, exact=("dequantised", 0.15)),
     "vllm": Peer("vllm", "logprobs"),
 }
 LEARNERS = {
@@ -356,10 +359,18 @@ def _scoring(language_model, settings, questions, asked: list[Requests], process
         expected = ours(language_model, questions)
     comparison = {}
     for name, peer in able.items():
-        found, _, _ = processes[peer.environment].call(peer.way, pairs)
-        scores = [each.scores(part) for each, part in zip(asked, np.split(np.array(found), ends), strict=True)]
-        comparison[name] = compared(expected, scores)
+
+        def beside(way: str, peer: Peer = peer) -> dict:
+            found, _, _ = processes[peer.environment].call(way, pairs)
+            scores = [each.scores(part) for each, part in zip(asked, np.split(np.array(found), ends), strict=True)]
+            return compared(expected, scores)
+
+        comparison[name] = beside(peer.way)
         _require_alike(name, comparison[name]["difference"], peer.tolerance, settings)
+        if peer.exact:
+            way, tolerance = peer.exact
+            comparison[name][way] = beside(way)
+            _require_alike(f"{name}, {way},", comparison[name][way]["difference"], tolerance, settings)
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", *able)}
     rates = []
     for _ in tqdm(range(rounds), desc="scoring, rounds"):
