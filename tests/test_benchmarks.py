@@ -281,12 +281,12 @@ SPEED = [
 
 @pytest.mark.parametrize(("prompt", "scorers", "learners"), SPEED)
 def test_speed_is_recorded_beside_every_peer(speed, tmp_path, prompt, scorers, learners):
-    given = ["--model", "tiny", "--prompt", prompt, "--titles", "2", "--per-title", "2", "--rounds", "1"]
+    given = ["--model", "tiny", "--prompt", prompt, "--titles", "2", "--per-title", "1", "--rounds", "1"]
     found = speed.main(given, tmp_path)
-    assert json.loads((tmp_path / "results" / "speed.json").read_text()) == {f"tiny, {prompt}, 2 a title": found}
+    assert json.loads((tmp_path / "results" / "speed.json").read_text()) == {f"tiny, {prompt}, 1 a title": found}
     assert list(found["scoring"]) == ["ours", *scorers] and list(found["training"]) == ["ours", *learners]
     assert {"machine", "command", "date", "commit", "load"} <= found.keys()
-    assert found["impressions"] == 4 and found["impressions_per_title"] == 2
+    assert found["impressions"] == 2 and found["impressions_per_title"] == 1
     for part in (found["scoring"], found["training"]):
         for name, row in part.items():
             assert row["per_second"] > 0
