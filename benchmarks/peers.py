@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 
 BATCH = 16  # sequences
 STEP = 8  # examples an optimiser step, the default of transformers' and TRL's trainers
-RATE = 1e-6  # so small that losses of the first pass are those of the untrained model
+RATE = 1e-9  # so small that the losses of every pass are those of the untrained model
 
 
 class Transformers:

@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
             max_tokens=8192,
             dtype="float32" if name == embedded.TINY else "auto",
             lora_layers=given.lora_layers,
-            learning_rate=1e-6,  # so small that losses of the first pass are those of the untrained model
+            learning_rate=1e-9,  # so small that the losses of every pass are those of the untrained model
             save_steps=10**6,
             **({} if prompts.find(given.prompt).by_title else {"batch_size": 8, "micro_batch": 8}),
         )
