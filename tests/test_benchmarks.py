@@ -1,5 +1,6 @@
 """The benchmarks, on the tiny world and model: that they run, go on, and report what they say."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -7,8 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from artlib.analysis import comparison, plots
+from artlib.lm import embedded, forward, model, tree
+from artlib.posttrain import examples
+from artlib.posttrain.examples import Examples
+from artlib.posttrain.settings import Settings
 from artlib.running import report
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,15 +151,169 @@ def test_results_of_another_log_are_not_continued(methods, compared, tmp_path):
         methods.main(TINY, tmp_path)
 
 
-@pytest.mark.parametrize("prompt", ["genre-likelihood", "label"])
-def test_speed_is_measured_beside_alternatives_that_compute_the_same(tmp_path, prompt):
-    given = ["--model", "tiny", "--prompt", prompt, "--impressions", "3", "--rounds", "1"]
-    found = load("speed").main(given, tmp_path)
-    assert found["difference_of_scores"] < 1e-3
-    ratios = ["scoring_ratio_to_plain", "training_ratio_to_plain"]
-    ratios += ["training_ratio_to_trl"] if prompt == "label" else []
-    assert min(found[name] for name in (*ratios, "hours_for_110000")) > 0
-    assert json.loads((tmp_path / "results" / "speed.json").read_text()) == {f"tiny, {prompt}": found}
+@pytest.fixture(scope="module")
+def speed():
+    yield load("speed")
+    del sys.modules["speed"]
+
+
+@pytest.fixture(scope="module")
+def peers():
+    yield load("peers")
+    del sys.modules["peers"]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return model.load(embedded.TINY, dtype="float32")
+
+
+def asked(speed, log, tokenizer, prompt: str):
+    """Two impressions, one of them twice, with short texts, some of a token: and the ways to ask them."""
+    part = log.split("test").take(np.array([0, 1, 0]))
+    questions = examples.reader_for(log, tokenizer, Settings(base="tiny", prompt=prompt, max_tokens=8192)).read(part)
+    questions = [shortened(question) for question in questions]
+    return questions, part.arrays(), [speed.requests(question) for question in questions]
+
+
+def shortened(question):
+    if question.form == "label":
+        return dataclasses.replace(question, head=question.head[-20:], options=[o[-9:] for o in question.options])
+    short = dataclasses.replace(question, posters=[poster[-9 - len(poster) % 3 :] for poster in question.posters])
+    if question.form == "member-likelihood":
+        return dataclasses.replace(short, member=question.member[:12])
+    names = [genre[: 1 + i % 3] for i, genre in enumerate(question.genres[:6])]
+    return dataclasses.replace(short, genres=names, average=question.average[:6], affinity=question.affinity[:6])
+
+
+@pytest.mark.parametrize("prompt", ["genre-likelihood", "member-likelihood", "label"])
+def test_peers_score_and_learn_what_we_do(speed, peers, small_log, tiny, prompt):
+    language_model, tokenizer = tiny
+    questions, arrays, made = asked(speed, small_log, tokenizer, prompt)
+    expected = speed.ours(language_model, questions)
+    transformers = peers.Transformers(embedded.locate("tiny"), "float32", rank=2, layers=[0, 1])
+    pairs = [pair for each in made for pair in each.pairs]
+    ends = np.cumsum([len(each.pairs) for each in made])[:-1]
+    for way in ("harness", "generate") if prompt == "label" else ("harness",):
+        found = np.split(np.array(getattr(transformers, way)(pairs)), ends)
+        for own, each, part in zip(expected, made, found, strict=True):
+            np.testing.assert_allclose(each.scores(part), own[np.isfinite(own)], rtol=0, atol=1e-4, err_msg=way)
+    lessons = [speed.lesson(each, int(k)) for each, k in zip(made, arrays.shown, strict=True)]
+    loss = speed._mean_loss(language_model, Examples(questions, arrays), len(questions))
+    assert transformers.padded(lessons) == pytest.approx(loss, abs=1e-4)
+    assert transformers.single(lessons) == pytest.approx(loss, abs=1e-4)
+    before = [p.detach().clone() for p in transformers.model.parameters() if p.requires_grad]
+    transformers.padded(lessons)
+    after = (p for p in transformers.model.parameters() if p.requires_grad)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_what_goes_through_the_model_is_counted_without_padding(speed, tiny):
+    language_model, _ = tiny
+    trees = [tree.lay_out([5, 6, 7], [[8], [9, 10]], [[11, 12], [13]]), tree.lay_out([5, 6], [[8]], [[11, 12, 14]])]
+    batch = tree.collate_trees(trees)
+    assert batch["input_ids"].shape == (2, 16)
+    forward.leaf_log_probabilities(language_model, batch)  # which checks the model first
+    with speed.counted(language_model) as work:
+        forward.leaf_log_probabilities(language_model, batch)
+    # 3 + (1 + 1) + (2 + 1) and 2 + 1 + 2; each root predicts, and each leaf's token but the last; and one for padding.
+    assert (work.tokens, work.heads) == (8 + 5, 4 + 3 + 1)
+    with speed.counted(language_model) as work, torch.no_grad():
+        language_model(input_ids=torch.tensor([[1, 2, 3]]), attention_mask=torch.tensor([[1, 1, 0]]))
+    assert work.tokens == 2
+
+
+def test_flops_are_those_of_a_hand_count_and_of_torch(speed):
+    language_model, _ = model.load(embedded.TINY, dtype="float32")
+    hidden, inner, keys, vocabulary = 32, 64, 16, 285
+    layer = hidden * (2 * hidden + 2 * keys) + 3 * hidden * inner
+    work = speed.Work(tokens=24, heads=7)
+    assert speed.scoring_flops(language_model, work) == 2 * (2 * layer * 24 + vocabulary * hidden * 7)
+    rank = 4
+    adapted = model.add_lora(language_model, rank, layers=1)
+    a = rank * (6 * hidden + inner)  # of q, k, v, o, gate, up: `hidden` inputs; of down: `inner`
+    b = rank * (3 * hidden + 2 * keys + 2 * inner)
+    begins = hidden * (hidden + 2 * keys), 3 * rank * hidden  # q, k, v and their first factors
+    passed = 2 * layer + 2 * (a + b) + (layer - begins[0]) + (a + b - begins[1])
+    expected = 2 * (passed * 24 + 2 * vocabulary * hidden * 7)
+    assert speed.training_flops(adapted, work) == expected
+
+    adapted.train()
+    batch = {"input_ids": torch.arange(24)[None] + 3}
+    forward.logits_at(adapted, batch, torch.arange(7))  # which checks the model first
+    with FlopCounterMode(display=False) as counter:
+        forward.logits_at(adapted, batch, torch.arange(7)).log_softmax(dim=1)[:, 0].sum().backward()
+    products = counter.get_flop_counts()["Global"]
+    assert sum(products[op] for op in products if str(op) in ("aten.mm", "aten.addmm")) == expected
+
+
+def test_beginnings_in_common_are_read_once(peers):
+    rows = sorted([(1, 2, 3, 4), (1, 2, 3, 5, 6), (1, 2, 3), (1, 9, 9, 9), (7,)])
+    groups = peers.common_beginnings(rows, most=8)
+    assert groups == [(3, rows[:3]), (4, [(1, 9, 9, 9)]), (1, [(7,)])]
+    assert peers.common_beginnings(rows, most=2)[0] == (3, rows[:2])
+    batches = list(peers.packed(groups, sequences=4, tokens=100))
+    assert batches == [groups[:2], groups[2:]]
+    assert list(peers.packed(groups, sequences=8, tokens=6)) == [groups[:1], groups[1:]]
+
+
+def test_ratios_are_of_the_same_round_and_per_impression(speed):
+    said = speed.summary({"ours": [1.0, 2.0, 4.0], "slow": [2.0, 8.0, 4.0]}, {"ours": 10, "slow": 5})
+    assert said["ours"] == {"impressions": 10, "per_second": 5.0}
+    assert said["slow"] == {"impressions": 5, "per_second": 1.25, "ratio": 4.0, "lowest": 2.0, "highest": 8.0}
+
+
+def test_a_peer_that_dies_says_why(speed, tmp_path):
+    process = speed.Process("transformers", {"colour": "red"}, sys.executable, tmp_path)
+    try:
+        with pytest.raises(RuntimeError, match=r"(?s)transformers ended with code 1.*colour"):
+            process.call("harness", [])
+    finally:
+        process.close()
+
+
+SPEED = [
+    ("genre-likelihood", ["harness"], ["padded", "single"]),
+    pytest.param("member-likelihood", ["harness"], ["trl", "padded", "single"], marks=pytest.mark.slow),
+    pytest.param("label", ["harness", "generate"], ["trl", "padded", "single"], marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("prompt", "scorers", "learners"), SPEED)
+def test_speed_is_recorded_beside_every_peer(speed, tmp_path, prompt, scorers, learners):
+    given = ["--model", "tiny", "--prompt", prompt, "--titles", "2", "--per-title", "1", "--rounds", "1"]
+    found = speed.main(given, tmp_path)
+    assert json.loads((tmp_path / "results" / "speed.json").read_text()) == {f"tiny, {prompt}, 1 a title": found}
+    assert list(found["scoring"]) == ["ours", *scorers] and list(found["training"]) == ["ours", *learners]
+    assert {"machine", "command", "date", "commit", "load"} <= found.keys()
+    assert found["impressions"] == 2 and found["impressions_per_title"] == 1
+    for part in (found["scoring"], found["training"]):
+        for name, row in part.items():
+            assert row["per_second"] > 0
+            if name == "ours":
+                assert 0 < row["utilisation"] < 1 and row["heads"] <= row["tokens"]
+            else:
+                assert 0 < row["lowest"] <= row["ratio"] <= row["highest"]
+                assert "trl" == name or row["difference"] < 1e-3
+    table = report.speed(tmp_path / "results" / "speed.json")
+    assert all(f"times {name}" in table for name in (*scorers, *learners))
+
+
+@pytest.mark.slow
+def test_trl_learns_the_answer_and_its_end(speed, peers, small_log, tiny, tmp_path):
+    """Its loss is over the whole vocabulary, of the answer's tokens and the token that ends it."""
+    language_model, tokenizer = tiny
+    questions, arrays, _ = asked(speed, small_log, tokenizer, "label")
+    texts = [speed.written(question, int(k), tokenizer) for question, k in zip(questions, arrays.shown, strict=True)]
+    trl = peers.Trl(embedded.locate("tiny"), "float32", 2, 8192, str(tmp_path))
+    losses = []
+    for question, shown in zip(questions, arrays.shown, strict=True):
+        answer = [question.labels[shown], tokenizer.eos_token_id]
+        ids = torch.tensor([[*question.ids(np.arange(len(question.options))), *answer]])
+        with torch.no_grad():
+            log_p = language_model(input_ids=ids).logits[0, -3:-1].float().log_softmax(dim=1)
+        losses += [-float(log_p[place, token]) for place, token in enumerate(answer)]
+    assert trl.sft(texts) == pytest.approx(np.mean(losses), abs=2e-3)
 
 
 @pytest.mark.slow

@@ -136,22 +136,31 @@ def forms(path: Path) -> str:
 
 
 def speed(path: Path) -> str:
-    """Impressions a second, and ratios to what a user would write instead."""
-    columns = {
-        "scored_per_second": "scored a second",
-        "scoring_ratio_to_plain": "times plain",
-        "trained_per_second": "trained a second",
-        "training_ratio_to_plain": "times plain PEFT",
-        "training_ratio_to_trl": "times TRL",
-        "training_utilisation": "of a matrix product's rate",
-        "peak_gib": "peak GiB",
-        "commit": "commit",
-    }
-    rows = []
-    for name, record in files.read_json(path).items():
-        said = {title: "" if record[column] is None else record[column] for column, title in columns.items()}
-        rows.append({"model, prompt": name, **said, "commit": record["commit"][:7]})
-    return markdown(pd.DataFrame(rows))
+    """Impressions a second, in scoring and training, and how many times those of each peer; what was measured how."""
+    records = files.read_json(path)
+    tables = []
+    for what, done in (("scoring", "scored"), ("training", "trained")):
+        peers = dict.fromkeys(name for record in records.values() for name in record[what] if name != "ours")
+        rows = []
+        for key, record in records.items():
+            own = record[what]["ours"]
+            row = {"model, prompt": key, f"{done} a second": f"{own['per_second']:.3g}"}
+            row |= {f"times {name}": _ratio(record[what].get(name)) for name in peers}
+            row["of a matrix product's rate"] = f"{own['utilisation']:.0%}".replace("%", " %")
+            rows.append(row | ({"peak GiB": f"{own['peak_gib']:.1f}"} if "peak_gib" in own else {}))
+        tables.append(markdown(pd.DataFrame(rows)))
+    said = [
+        f"- {key}: `{record['command']}`, {record['date']}, commit {record['commit'][:7]}, {record['impressions']} "
+        f"impressions, {record['impressions_per_title']} a title, adapters in {record['lora_layers']} layers, "
+        f"{record['machine']['threads']} threads of {record['machine']['device']} in {record['machine']['dtype']}, "
+        f"load before {record['load']:.1f}"
+        for key, record in records.items()
+    ]
+    return "\n\n".join([*tables, "\n".join(said)])
+
+
+def _ratio(peer: dict | None) -> str:
+    return f"{peer['ratio']:.3g} ({peer['lowest']:.3g}, {peer['highest']:.3g})" if peer else ""
 
 
 def worth(path: Path) -> str:

@@ -65,6 +65,26 @@ def test_a_policy_on_fewer_tests_says_how_many_and_is_compared_on_the_same(repos
     assert "commits 0123456, 1 thread(s) of CPU" in said
 
 
+def test_a_peer_that_cannot_do_a_prompt_has_an_empty_cell(repository):
+    ours = {"per_second": 12.345, "utilisation": 0.614}
+    peer = {"per_second": 3.0, "ratio": 4.115, "lowest": 3.9, "highest": 4.3}
+    common = {"command": "python benchmarks/speed.py", "date": "2026-11-27", "commit": "0123456789", "load": 0.25}
+    common |= {"machine": {"threads": 2, "device": "CPU", "dtype": "float32"}, "lora_layers": 30}
+    common |= {"impressions": 40, "impressions_per_title": 10, "training": {"ours": ours | {"peak_gib": 3.14}}}
+    records = {
+        "small, genre-likelihood": common | {"scoring": {"ours": ours, "harness": peer}},
+        "small, label": common | {"scoring": {"ours": ours, "harness": peer, "generate": peer | {"ratio": 2}}},
+    }
+    (repository / "results" / "speed.json").write_text(json.dumps(records))
+    said = report.filled(repository, "speed")
+    columns = "model, prompt | scored a second | times harness | times generate | of a matrix product's rate"
+    assert f"| {columns} |\n" in said
+    assert "| small, genre-likelihood | 12.3 | 4.12 (3.9, 4.3) |  | 61 % |\n" in said
+    assert "| small, label | 12.3 | 4.12 (3.9, 4.3) | 2 (3.9, 4.3) | 61 % |\n" in said
+    assert "| small, label | 12.3 | 61 % | 3.1 |\n" in said
+    assert "commit 0123456, 40 impressions, 10 a title, adapters in 30 layers, 2 threads of CPU in float32" in said
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("from", "no table is called 'from'"), ("methods mars", "methods-mars.json is missing; measure it first")],
