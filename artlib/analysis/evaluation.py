@@ -1,9 +1,12 @@
 """What every policy is worth: the table evaluation.parquet, from the test impressions and the policies' answers."""
 
 import os
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from artlib import files, ope
 from artlib.data import Log, oddities
@@ -15,6 +18,7 @@ PRODUCTION = {
     "shown": "only production's probability of what was shown is known: no DR, which asks for that of every candidate",
     "random": "production is not known; a choice at random stands in for it, and lifts are over that",
 }
+CELLS = 50_000_000  # probabilities of policies that are judged at once
 COLUMNS = [
     "policy",
     "slice",
@@ -43,9 +47,8 @@ def slices(log: Log, test: Log) -> dict[str, np.ndarray]:
     A title is cold when it was neither shown in the earlier period nor is in training; a history is short when it
     is no longer than the median.
     """
-    cold = np.isin(
-        test.impressions["impression_id"].to_numpy(), log.impressions["impression_id"].to_numpy()[log.cold()]
-    )
+    unseen = pc.unique(log.impressions["title_id"].filter(pa.array(log.cold())))
+    cold = pc.is_in(test.impressions["title_id"], unseen).to_numpy()
     start, stop = log.history.spans(test.impressions)
     short = stop - start <= np.median(stop - start)
     parts = {
@@ -58,25 +61,26 @@ def slices(log: Log, test: Log) -> dict[str, np.ndarray]:
     return {name: part for name, part in parts.items() if part.any()}
 
 
-def reward_model(log: Log, test: Log, policies: dict[str, np.ndarray], seed: int = 0) -> np.ndarray:
+def reward_model(log: Log, test: Log, policies: Mapping[str, np.ndarray], seed: int = 0) -> np.ndarray:
     """(n, K) predicted reward of every candidate, for DR: logistic regression cross-fitted by user.
 
     Features: what a system knows without the LLM: an artwork's past play rate and production's own preference.
     """
     arrays = test.arrays()
-    rate = np.where(arrays.mask, popular_scores(log, test), 0)
-    features = [rate]
+    made = [lambda: np.where(arrays.mask, popular_scores(log, test), 0)]
     if test.manifest.get("production_is") not in PRODUCTION:  # else it would tell what was shown, or nothing
-        features.append(np.log(np.maximum(arrays.production, 1e-6)))
-    features += [policies[name] for name in ("text",) if name in policies]
+        made.append(lambda: np.log(np.maximum(arrays.production, 1e-6)))
+    if "text" in policies:
+        made.append(lambda: policies["text"])
+    features = np.empty((*arrays.mask.shape, len(made)))
+    for column, make in enumerate(made):  # one after the other, for the sake of memory
+        features[:, :, column] = make()
     folds = max(2, min(5, len(np.unique(arrays.user))))
-    return ope.cross_fit(
-        np.stack(features, axis=2), arrays.reward, arrays.shown, arrays.user, arrays.mask, folds=folds, seed=seed
-    )
+    return ope.cross_fit(features, arrays.reward, arrays.shown, arrays.user, arrays.mask, folds=folds, seed=seed)
 
 
 def feedbacks(
-    test: Log, policies: dict[str, np.ndarray], q_hat: np.ndarray | None, rows=slice(None), cluster: str = "user"
+    test: Log, policies: Mapping[str, np.ndarray], q_hat: np.ndarray | None, rows=slice(None), cluster: str = "user"
 ) -> dict:
     """Each policy's `ope.Feedback` on some rows of the test split, clustered by "user" or "title"."""
     arrays = test.arrays()
@@ -96,13 +100,13 @@ def feedbacks(
 
 
 def evaluate(
-    log: Log, test: Log, policies: dict[str, np.ndarray], estimators=ESTIMATORS, n_bootstrap: int = 1000, seed: int = 0
+    log: Log, test: Log, policies: Mapping[str, np.ndarray], estimators=ESTIMATORS, n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Estimate every policy's value and its lift over production, on every slice.
 
     Args:
         log: the whole log; test: the impressions that the policies were asked about.
-        policies: name -> (n, K); "production" among them.
+        policies: name -> (n, K); "production" among them. Of a large log few are asked for at once.
         estimators: names in `ope.ESTIMATORS`; none of them for the truth alone. Of a log without propensities "dm".
         n_bootstrap: replicates, clustered by user, paired over policies.
 
@@ -128,23 +132,45 @@ def evaluate(
         estimators = [name for name in estimators if name != "dr"]
         print("warning: all test impressions are of one user: no DR, whose reward model is fitted on other users")
     truth = test.expected_reward() if test.truth is not None else None
+    parts = slices(log, test)
     frames = []
-    for name, rows in slices(log, test).items():
-        frame = pd.DataFrame(columns=COLUMNS)
-        if estimators:
-            found = feedbacks(test, policies, q_hat, rows)
-            frame = ope.compare(found, "production", list(estimators), n_bootstrap=n_bootstrap, seed=seed)
-        if test.manifest.get("production_is") == "random":
-            frame["verdict"] = "lifts over a random choice: " + frame["verdict"]
-        if truth is not None:
-            # The direct method with the true rewards for a model: sum_k pi_k q_k, without any noise of rewards.
-            known = ope.compare(
-                feedbacks(test, policies, truth, rows), "production", "dm", n_bootstrap=n_bootstrap, seed=seed
-            ).assign(estimator="truth", verdict="ok: known truth")
-            frame = pd.concat([part for part in (frame, known) if len(part)], ignore_index=True)
-            frame["true_value"] = frame["policy"].map(known.set_index("policy")["value"])
-        frames.append(frame.assign(slice=name))
-    return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
+    for some in _groups(test, policies):
+        for name, rows in parts.items():
+            frame = pd.DataFrame(columns=COLUMNS)
+            if estimators:
+                found = feedbacks(test, some, q_hat, rows)
+                frame = ope.compare(found, "production", list(estimators), n_bootstrap=n_bootstrap, seed=seed)
+            if test.manifest.get("production_is") == "random":
+                frame["verdict"] = "lifts over a random choice: " + frame["verdict"]
+            if truth is not None:
+                # The direct method with the true rewards for a model: sum_k pi_k q_k, without any noise of rewards.
+                known = ope.compare(
+                    feedbacks(test, some, truth, rows), "production", "dm", n_bootstrap=n_bootstrap, seed=seed
+                ).assign(estimator="truth", verdict="ok: known truth")
+                frame = pd.concat([part for part in (frame, known) if len(part)], ignore_index=True)
+                frame["true_value"] = frame["policy"].map(known.set_index("policy")["value"])
+            frames.append(frame.assign(slice=name))
+    return _together(frames, [*parts], [*estimators, "truth"], [*policies]).reindex(columns=COLUMNS)
+
+
+def _groups(test: Log, policies: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """The policies in groups that together have `CELLS` probabilities at most, production in each of them. All groups
+    draw the same replicates."""
+    others = [name for name in policies if name != "production"]
+    size = max(1, CELLS // test.arrays().mask.size)
+    for start in range(0, max(1, len(others)), size):
+        names = {"production", *others[start : start + size]}
+        yield {name: policies[name] for name in policies if name in names}
+
+
+def _together(frames: list[pd.DataFrame], *order: list[str]) -> pd.DataFrame:
+    """The estimates of all groups, ordered by slice, estimator and policy, as if made at once."""
+    keys = ["slice", "estimator", "policy"]
+    table = pd.concat(frames, ignore_index=True).drop_duplicates(keys)
+    places = pd.DataFrame({key: table[key].map(names.index) for key, names in zip(keys, order, strict=True)})
+    table = table.loc[places.sort_values(keys).index].reset_index(drop=True)
+    table["p_holm"] = table.groupby(["slice", "estimator"])["p_value"].transform(ope.holm)
+    return table
 
 
 def paired_lift(
