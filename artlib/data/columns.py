@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 
 
 def codes(ids: pa.ChunkedArray, values: pa.ChunkedArray) -> np.ndarray:
-    """The row in `ids` of each value (lists are flattened) as int32; -1 where unknown."""
+    """The row in `ids` of each value (lists are flattened); -1 where unknown."""
     if pa.types.is_list(values.type):
         values = pc.list_flatten(values)
-    return pc.fill_null(pc.index_in(values, value_set=ids.combine_chunks()), -1).to_numpy()
+    return pc.fill_null(pc.index_in(values, value_set=ids.combine_chunks()), -1).to_numpy().astype(np.int64)
 
 
 def rows_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> np.ndarray:

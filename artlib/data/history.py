@@ -33,7 +33,7 @@ class History:
 
     @staticmethod
     def _key(user: np.ndarray, time_rank: np.ndarray) -> np.ndarray:
-        return user.astype(np.int64) << 32 | time_rank
+        return user << 32 | time_rank
 
     def spans(self, impressions: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Where each impression's history lies: rows start to stop (exclusive) of `title` and `weight`, oldest first.
