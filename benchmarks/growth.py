@@ -50,7 +50,10 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
             for step in STEPS:
                 if step not in MODEL or n <= given.most:
                     rows.append(_measured(step, n, Path(folder) / str(n)))
-                    print("{step:<9}{impressions:>11,}{seconds:>10.2f} s{peak_gib:>8.2f} GiB".format(**rows[-1]), flush=True)
+                    print(
+                        "{step:<9}{impressions:>11,}{seconds:>10.2f} s{peak_gib:>8.2f} GiB".format(**rows[-1]),
+                        flush=True,
+                    )
     from artlib.lm import machine
     from artlib.running import run_folder
 
@@ -123,6 +126,7 @@ def _prepared(step: str, n: int, folder: Path):
             return lambda: _give_policies(log, folder)
 
         return build
+
     def validate() -> None:
         Log.load(folder / "log")
 

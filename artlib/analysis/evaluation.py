@@ -100,7 +100,12 @@ def feedbacks(
 
 
 def evaluate(
-    log: Log, test: Log, policies: Mapping[str, np.ndarray], estimators=ESTIMATORS, n_bootstrap: int = 1000, seed: int = 0
+    log: Log,
+    test: Log,
+    policies: Mapping[str, np.ndarray],
+    estimators=ESTIMATORS,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Estimate every policy's value and its lift over production, on every slice.
 
