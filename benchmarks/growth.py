@@ -4,7 +4,7 @@
     python benchmarks/growth.py --sizes 1000 2000    a try
 
 The logs are of the world `fiction`: 20 impressions a member, 500 titles of 3 to 8 artworks, 20 % for training, 10 % for
-validation, 70 % for judging. Each step runs in a process of its own, whose modules are imported before the clock starts:
+validation, 70 % for judging. Each step runs in a process of its own, its modules imported before the clock starts:
 
 - build: draw the log and write it; validate: read it, checksums included, and check the whole contract;
 - train: one epoch on the plays of the training split; score: ask what was trained about the judging split. By the tiny

@@ -32,7 +32,7 @@ class History:
         self.weight = histories["weight"].to_numpy()[order]
 
     @staticmethod
-    def _key(user: np.ndarray, time_rank: np.ndarray) -> np.ndarray:
+    def _key(user: np.ndarray, time_rank: np.ndarray | int) -> np.ndarray:
         return user << 32 | time_rank
 
     def spans(self, impressions: pa.Table) -> tuple[np.ndarray, np.ndarray]:
