@@ -84,19 +84,16 @@ def feedbacks(
 ) -> dict:
     """Each policy's `ope.Feedback` on some rows of the test split, clustered by "user" or "title"."""
     arrays = test.arrays()
-    return {
-        name: ope.Feedback(
-            reward=arrays.reward[rows],
-            action=arrays.shown[rows],
-            propensity=None if test.propensities == "none" else arrays.propensity[rows],
-            target=target[rows],
-            q_hat=None if q_hat is None else q_hat[rows],
-            mask=arrays.mask[rows],
-            cluster=getattr(arrays, cluster)[rows],
-            propensities="estimated" if test.propensities == "estimated" else "logged",
-        )
-        for name, target in policies.items()
+    shared = {  # once for all policies, for the sake of memory
+        "reward": arrays.reward[rows],
+        "action": arrays.shown[rows],
+        "propensity": None if test.propensities == "none" else arrays.propensity[rows],
+        "q_hat": None if q_hat is None else q_hat[rows],
+        "mask": arrays.mask[rows],
+        "cluster": getattr(arrays, cluster)[rows],
+        "propensities": "estimated" if test.propensities == "estimated" else "logged",
     }
+    return {name: ope.Feedback(target=target[rows], **shared) for name, target in policies.items()}
 
 
 def evaluate(
@@ -143,8 +140,9 @@ def evaluate(
         for name, rows in parts.items():
             frame = pd.DataFrame(columns=COLUMNS)
             if estimators:
-                found = feedbacks(test, some, q_hat, rows)
-                frame = ope.compare(found, "production", list(estimators), n_bootstrap=n_bootstrap, seed=seed)
+                frame = ope.compare(
+                    feedbacks(test, some, q_hat, rows), "production", [*estimators], n_bootstrap=n_bootstrap, seed=seed
+                )
             if test.manifest.get("production_is") == "random":
                 frame["verdict"] = "lifts over a random choice: " + frame["verdict"]
             if truth is not None:
@@ -155,6 +153,7 @@ def evaluate(
                 frame = pd.concat([part for part in (frame, known) if len(part)], ignore_index=True)
                 frame["true_value"] = frame["policy"].map(known.set_index("policy")["value"])
             frames.append(frame.assign(slice=name))
+        some.clear()  # before the next are asked for
     return _together(frames, [*parts], [*estimators, "truth"], [*policies]).reindex(columns=COLUMNS)
 
 
