@@ -2,7 +2,8 @@
 
     python benchmarks/ope.py speed     1,000-replicate bootstraps on 1 million impressions, against obp's
     python benchmarks/ope.py accuracy  bias, RMSE, coverage over logging policies; figures/ope_bias_rmse.png
-    python benchmarks/ope.py           both
+    python benchmarks/ope.py scale     the same bootstraps of up to 10 million impressions from Parquet; ope_scale.png
+    python benchmarks/ope.py           all three
 
 Results are printed and written beside the figure as JSON with their provenance.
 """
@@ -10,19 +11,23 @@ Results are printed and written beside the figure as JSON with their provenance.
 import argparse
 import json
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from artlib import ope
 from artlib.lm import machine
 from artlib.ope import intervals
 from artlib.ope.diagnostics import regularisation_shift
 from artlib.ope.estimators import value_of_sums
-from artlib.ope.selection import choose_terms
+from artlib.ope.selection import summed
 from artlib.ope.synthetic import simulate, true_value
 from artlib.running import run_folder
 
@@ -88,6 +93,110 @@ def speed(n: int, policies: int, replicates: int, rounds: int = 3, obp_replicate
     return results
 
 
+def write_log(folder: Path, n: int, policies: int, k: int = 5, partitions: int = 10, rows: int = 2**17) -> None:
+    """As `million_impressions`, n / 5 users who come back in every partition, to Parquet in folders day=0, 1, ..."""
+    rng = np.random.default_rng(0)
+    for day in range(partitions):
+        path = folder / f"day={day}" / "part.parquet"
+        path.parent.mkdir(parents=True)
+        left, writer = (day + 1) * n // partitions - day * n // partitions, None
+        while left:
+            size = min(left, rows)
+            left -= size
+            score = rng.normal(size=(size, k))
+            offsets = pa.array(np.arange(size + 1, dtype=np.int32) * k)
+            columns = {
+                "reward": (rng.random(size) < 0.05).astype(float),
+                "action": rng.integers(0, k, size),
+                "propensity": np.full(size, 1 / k),
+                "user": rng.integers(0, n // 5, size),
+            }
+            for i in range(policies):
+                target = np.exp(score * i / 5)
+                target /= target.sum(axis=1, keepdims=True)
+                columns[f"policy {i}"] = pa.ListArray.from_arrays(offsets, pa.array(target.ravel()))
+            table = pa.table(columns)
+            # Probabilities hardly compress, and are of as many values as there are rows.
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="none", use_dictionary=["user"])
+            writer.write_table(table)
+        if writer:
+            writer.close()
+
+
+def read_and_compare(folder: str, policies: int, replicates: int, rounds: int) -> None:
+    """Print as JSON the seconds to read a log's sums, those to compare them, and the peak of resident memory in GiB."""
+    reading, comparing = [], []
+    for seed in range(rounds):
+        start = time.perf_counter()
+        sums = ope.read_sums(folder, [f"policy {i}" for i in range(policies)], "snips", cluster="user")
+        reading.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        ope.compare(sums, "policy 0", "snips", n_bootstrap=replicates, seed=seed)
+        comparing.append(time.perf_counter() - start)
+    found = {
+        "clusters": sums["policy 0"].n_clusters,
+        "read_seconds": float(np.median(reading)),
+        "compare_seconds": float(np.median(comparing)),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    print(json.dumps(found))
+
+
+def obp_seconds(n: int, policies: int, replicates: int, timed: int = 5) -> float:
+    """Seconds of obp's bootstrap of n values in memory for all policies, scaled up from a few replicates of one."""
+    samples = np.random.default_rng(0).random(n)
+    start = time.perf_counter()
+    obp_bootstrap(samples, timed, seed=0)
+    return (time.perf_counter() - start) / timed * policies * replicates
+
+
+def scale(largest: int, policies: int, replicates: int) -> dict:
+    """Seconds an impression and peak memory from Parquet to the table of lifts, each size in a process of its own."""
+    table = []
+    for n in sorted({max(largest // 100, 10), max(largest // 10, 10), largest}):
+        with tempfile.TemporaryDirectory() as folder:
+            write_log(Path(folder), n, policies)
+            rounds = int(np.clip(1_000_000 // n, 1, 9))
+            call = f"import ope; ope.read_and_compare({folder!r}, {policies}, {replicates}, {rounds})"
+            run = subprocess.run(
+                [sys.executable, "-c", call], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
+            )
+        found = json.loads(run.stdout.splitlines()[-1])
+        seconds, obp = found["read_seconds"] + found["compare_seconds"], obp_seconds(n, policies, replicates)
+        table.append(
+            {"impressions": n, "rounds": rounds, **found}
+            | {"microseconds_an_impression": seconds / n * 1e6, "obp_seconds": obp, "ratio": obp / seconds}
+        )
+        print(pd.Series(table[-1]).round(2).to_string(), end="\n\n")
+    cost = [row["microseconds_an_impression"] for row in table]
+    return {"table": table, "dearest_over_cheapest": max(cost) / min(cost)}
+
+
+def draw_scale(table: list[dict], path: Path) -> None:
+    """Cost of an impression, ours and obp's, and peak memory, over the length of the log."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    found, (blue, orange) = pd.DataFrame(table), sns.color_palette("colorblind", 2)
+    figure, (cost, memory) = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
+    reading, obp = found.read_seconds / found.impressions * 1e6, found.obp_seconds / found.impressions * 1e6
+    cost.plot(found.impressions, found.microseconds_an_impression, "o-", color=blue, label="artlib, from Parquet")
+    cost.plot(found.impressions, reading, "o:", color=blue, label="of that, reading to sums")
+    cost.plot(found.impressions, obp, "s--", color=orange, label="obp's bootstrap, in memory")
+    cost.set(xscale="log", yscale="log", xlabel="impressions", ylabel="time per impression (µs)")
+    cost.yaxis.set_major_formatter("{x:g}")
+    cost.legend(frameon=False)
+    memory.plot(found.impressions, found.peak_gib, "o-", color=blue)
+    memory.axhline(4, color="0.5", linewidth=0.8)
+    memory.set(xscale="log", ylim=(0, 4.3), xlabel="impressions", ylabel="peak resident memory (GiB)")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
 def accuracy(replications: int, users: int, n_bootstrap: int = 400) -> pd.DataFrame:
     """Bias, RMSE and coverage of 95 % percentile intervals, per target, logging policy and estimator.
 
@@ -120,13 +229,15 @@ def _one_log(seed: int, users: int, settings: dict, truths: dict, n_bootstrap: i
 
 
 def _estimates(log: ope.Feedback, truth: float, target: str, n_bootstrap: int, seed: int) -> list[dict]:
-    diagnostics, sizes = ope.diagnose(log), intervals.cluster_sizes(log)
-    terms = {contender: choose_terms(log, *contender)[0] for contender in CONTENDERS}
-    sums = {contender: intervals.cluster_sums(t, log) for contender, t in terms.items()}
-    drawn = intervals.replicate_sums(np.column_stack([sizes, *sums.values()]), n_bootstrap, seed)
+    diagnostics = ope.diagnose(log)
+    sums = {(name, rule): summed({target: log}, [name], rule)[target] for name, rule in CONTENDERS}
+    blocks = {contender: each.block(contender[0]) for contender, each in sums.items()}
+    sizes = intervals.cluster_sizes(log)
+    drawn = intervals.replicate_sums([sizes, *blocks.values()], n_bootstrap, seed)
     rows, start = [], 1
-    for (name, rule), block in sums.items():
-        value, error = terms[name, rule].value, intervals.standard_error(intervals.influence(block, sizes))
+    for (name, rule), block in blocks.items():
+        own = sums[name, rule]
+        value, error = own.value(name), intervals.standard_error(intervals.influence(block, sizes))
         replicates = value_of_sums(drawn[:, start : start + block.shape[1]], drawn[:, 0])
         start += block.shape[1]
         lower, upper = intervals.percentile_interval(replicates, 0.05)
@@ -136,8 +247,7 @@ def _estimates(log: ope.Feedback, truth: float, target: str, n_bootstrap: int, s
                 "estimator": f"{name} ({rule})" if rule else name,
                 "error": value - truth,
                 "covered": lower <= truth <= upper,
-                "trusted": ope.verdict(diagnostics, name, regularisation_shift(log, name, terms[name, rule]), error)
-                == "ok",
+                "trusted": ope.verdict(diagnostics, name, regularisation_shift(own, name), error) == "ok",
             }
         )
     return rows
@@ -211,8 +321,9 @@ def provenance(arguments: argparse.Namespace) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=("all", "speed", "accuracy"), default="all")
-    parser.add_argument("--impressions", type=int, default=1_000_000)
+    parser.add_argument("what", nargs="?", choices=("all", "speed", "accuracy", "scale"), default="all")
+    parser.add_argument("--impressions", type=int, default=1_000_000, help="of speed")
+    parser.add_argument("--largest", type=int, default=10_000_000, help="impressions of the largest log of scale")
     parser.add_argument("--policies", type=int, default=10)
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--logs", type=int, default=300, help="simulated logs per logging policy")
@@ -231,6 +342,9 @@ def main() -> None:
         results["accuracy"] = provenance(arguments) | {"table": json.loads(table.round(5).to_json(orient="records"))}
         with pd.option_context("display.width", 160, "display.max_rows", None):
             print(table.round(4).to_string(index=False))
+    if arguments.what in ("all", "scale"):
+        results["scale"] = provenance(arguments) | scale(arguments.largest, arguments.policies, arguments.replicates)
+        draw_scale(results["scale"]["table"], FIGURE.with_name("ope_scale.png"))
     record.parent.mkdir(exist_ok=True)
     record.write_text(json.dumps(results, indent=1) + "\n")
 

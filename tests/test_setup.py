@@ -35,8 +35,8 @@ HOUSE = {
     "fiction_posters fiction_layouts poster movielens_text fiction_text simulation production tmdb sources registry",
     "data": "tables tables.importing tables.frames tables.kept tables.logged tables.propensities tables.derive "
     "tables.sources splits sampling log background history oddities pictures contract columns dataset_card",
-    "ope": "synthetic comparison sample_size result selection sequences diagnostics reward_model intervals estimators "
-    "feedback frames validation",
+    "ope": "synthetic comparison sample_size result batches selection sequences diagnostics sums reward_model "
+    "intervals estimators feedback frames validation",
     "fingerprint": "",
     "files": "",
 }

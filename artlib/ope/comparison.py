@@ -1,6 +1,7 @@
 """Many policies on the same log: paired lifts over a baseline, with multiplicity-adjusted p-values."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from artlib.ope import intervals, sequences
 from artlib.ope.diagnostics import Diagnostics, Shift, diagnose, regularisation_shift, verdict
-from artlib.ope.estimators import PARAMETER, Terms, default_parameter, value_of_sums
+from artlib.ope.estimators import value_of_sums
 from artlib.ope.feedback import Feedback
 from artlib.ope.result import (
     BOOTSTRAPS,
@@ -17,7 +18,8 @@ from artlib.ope.result import (
     check_interval_arguments,
     is_estimable,
 )
-from artlib.ope.selection import choose_terms
+from artlib.ope.selection import summed
+from artlib.ope.sums import Sums
 
 NAN = float("nan")
 METHODS = ("percentile", "bca", "normal", "asymptotic-sequence")
@@ -48,7 +50,7 @@ COLUMNS = [
 
 
 def compare(
-    feedbacks: dict[str, Feedback],
+    feedbacks: dict[str, Feedback] | dict[str, Sums],
     baseline: str,
     estimator: str | list[str] = "snips",
     *,
@@ -69,7 +71,8 @@ def compare(
     some rewards being negative, its interval reaches 0.
 
     Args:
-        feedbacks: policy name -> Feedback. All must have the same reward, action, propensity and cluster.
+        feedbacks: policy name -> Feedback. All must have the same reward, action, propensity and cluster. Or what
+            `read_sums` gives, in which the parameter is.
         baseline: the name of the policy that the others are compared with.
         estimator: a name in ESTIMATORS, or several.
         method: of the intervals: percentile, bca, normal (delta method) or asymptotic-sequence.
@@ -86,19 +89,19 @@ def compare(
     check_interval_arguments(method, n_bootstrap, alpha, METHODS)
     _check_same_log(feedbacks, baseline)
     names = [estimator] if isinstance(estimator, str) else list(estimator)
-    chosen = {(e, p): _choose(feedback, e, parameter, names) for e in names for p, feedback in feedbacks.items()}
-    sizes = intervals.cluster_sizes(feedbacks[baseline])
-    resampled = _resample(feedbacks, chosen, sizes, n_bootstrap if method in BOOTSTRAPS else 0, seed)
-    signed = bool((feedbacks[baseline].reward < 0).any())
+    sums = summed(feedbacks, names, parameter)
+    resampled = _resample(sums, names, n_bootstrap if method in BOOTSTRAPS else 0, seed)
+    signed = sums[baseline].rows.lowest_reward < 0
     obstacles = {e: _obstacle(resampled[e, baseline], method, alpha, signed) for e in names}
-    diagnostics = {policy: diagnose(feedback) for policy, feedback in feedbacks.items()}
+    diagnostics = {policy: diagnose(each) for policy, each in sums.items()}
     rows = []
-    for (name, policy), (terms, used) in chosen.items():
-        own = resampled[name, policy]
-        usable = is_estimable(own.defined, len(sizes), f"{policy}, {name}")
+    for (name, policy), own in resampled.items():
+        usable = is_estimable(own.defined, len(own.sizes), f"{policy}, {name}")
+        used = sums[policy].parameters[name].value
         rows.append(
-            _diagnosis(diagnostics[policy], name, regularisation_shift(feedbacks[policy], name, terms), own)
-            | {"policy": policy, "estimator": name, "parameter": used, "std_error": own.std_error}
+            _diagnosis(diagnostics[policy], name, regularisation_shift(sums[policy], name), own)
+            | {"policy": policy, "estimator": name, "parameter": NAN if used is None else float(used)}
+            | {"std_error": own.std_error}
             | _value(own, method, alpha, usable)
             | _lift(own, resampled[name, baseline], obstacles[name], method, alpha, usable)
         )
@@ -124,55 +127,61 @@ def holm(p_values) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Resampled:
-    """A policy's estimate with what its intervals are made of.
+    """An estimator's value of a policy with what its intervals are made of; replicates (B,), None without a bootstrap.
 
-    value and whether it is defined; sums (G, m) and sizes (G,) of the clusters; replicates (B,) of the
-    value, None without a bootstrap.
+    Of clusters' numbers, which may be many, nothing is kept.
     """
 
-    value: float
-    defined: bool
-    sums: np.ndarray
-    sizes: np.ndarray
+    policy: Sums
+    estimator: str
     replicates: np.ndarray | None
 
     @cached_property
-    def influence(self) -> np.ndarray:
-        return intervals.influence(self.sums, self.sizes) if self.defined else np.full(len(self.sums), np.nan)
-
-    @cached_property
-    def jackknife(self) -> np.ndarray:
-        return intervals.leave_one_out(self.sums, self.sizes)
+    def value(self) -> float:
+        return self.policy.value(self.estimator)
 
     @property
+    def defined(self) -> bool:
+        return self.policy.defined[self.estimator]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return self.policy.sizes
+
+    @property
+    def influence(self) -> np.ndarray:
+        if not self.defined:
+            return np.full(len(self.sizes), np.nan)
+        return intervals.influence(self.policy.block(self.estimator), self.sizes)
+
+    @property
+    def jackknife(self) -> np.ndarray:
+        return intervals.leave_one_out(self.policy.block(self.estimator), self.sizes)
+
+    @cached_property
     def std_error(self) -> float:
         return intervals.standard_error(self.influence)
 
 
-def _choose(feedback: Feedback, estimator: str, parameter, names: list[str]) -> tuple[Terms, float]:
-    """Terms and the hyper-parameter in use. Among several estimators, those without one do not get it."""
-    given = parameter if len(names) == 1 or estimator in PARAMETER else None
-    terms, choice = choose_terms(feedback, estimator, given)
-    if choice is not None:
-        return terms, choice.value
-    if estimator not in PARAMETER:
-        return terms, float("nan")
-    return terms, default_parameter(feedback, estimator) if given is None else float(given)
-
-
-def _resample(feedbacks, chosen, sizes: np.ndarray, n_bootstrap: int, seed: int) -> dict:
-    """Cluster sums of every estimator and policy, and replicates of all from one set of draws."""
-    sums = {key: intervals.cluster_sums(terms, feedbacks[key[1]]) for key, (terms, _) in chosen.items()}
-    replicates = {}
-    if n_bootstrap:
-        drawn = intervals.replicate_sums(np.column_stack([sizes, *sums.values()]), n_bootstrap, seed)
-        ends = 1 + np.cumsum([block.shape[1] for block in sums.values()])
-        for (key, block), end in zip(sums.items(), ends, strict=True):
-            replicates[key] = value_of_sums(drawn[:, end - block.shape[1] : end], drawn[:, 0])
-    return {
-        key: _Resampled(terms.value, terms.defined, sums[key], sizes, replicates.get(key))
-        for key, (terms, _) in chosen.items()
-    }
+def _resample(sums: dict[str, Sums], names: list[str], n_bootstrap: int, seed: int) -> dict:
+    """Values of every estimator and policy, and replicates of all from one set of draws."""
+    keys = [(name, policy) for name in names for policy in sums]
+    if not n_bootstrap:
+        return {key: _Resampled(sums[key[1]], key[0], None) for key in keys}
+    sizes = next(iter(sums.values())).sizes
+    # Of a table only what these estimators need, each column once.
+    needed = {policy: sorted({i for name in names for i in each.at[name]}) for policy, each in sums.items()}
+    columns = [sizes]
+    for policy, each in sums.items():
+        whole = len(needed[policy]) == each.table.shape[1]  # then a copy, which may be large, would be for nothing
+        columns.append(each.table if whole else each.table[:, needed[policy]])
+    drawn = intervals.replicate_sums(columns, n_bootstrap, seed)
+    start = dict(zip(sums, 1 + np.cumsum([0, *map(len, needed.values())]), strict=False))
+    found = {}
+    for name, policy in keys:
+        at = [start[policy] + needed[policy].index(i) for i in sums[policy].at[name]]
+        found[name, policy] = _Resampled(sums[policy], name, value_of_sums(drawn[:, at], drawn[:, 0]))
+    return found
 
 
 def _diagnosis(diagnostics: Diagnostics, estimator: str, shift: Shift, own: _Resampled) -> dict:
@@ -251,11 +260,15 @@ def _centred_p_value(value: float, error: float, g: int, method: str) -> float:
     return sequences.asymptotic_sequence_p_value(value, error, g)
 
 
-def _check_same_log(feedbacks: dict[str, Feedback], baseline: str) -> None:
+def _check_same_log(feedbacks: Mapping[str, Feedback | Sums], baseline: str) -> None:
     if baseline not in feedbacks:
         raise ValueError(f"baseline is {baseline!r}: it must be one of the policies {', '.join(map(repr, feedbacks))}")
     reference = feedbacks[baseline]
+    if all(isinstance(each, Sums) for each in feedbacks.values()):
+        return
     for policy, feedback in feedbacks.items():
+        if isinstance(feedback, Sums) or isinstance(reference, Sums):
+            raise ValueError(f"policy {policy!r} and {baseline!r}: one is a Feedback, one Sums; give all alike")
         for name in ("reward", "action", "propensity", "cluster"):
             _check_same(name, policy, getattr(feedback, name), baseline, getattr(reference, name))
 

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from artlib.ope.estimators import ESTIMATORS, UNREGULARISED, Terms
+from artlib.ope.estimators import UNREGULARISED
 from artlib.ope.feedback import Feedback
-from artlib.ope.intervals import normal_p_value, standard_error
+from artlib.ope.intervals import cluster_sizes, influence, normal_p_value, standard_error
+from artlib.ope.sums import MODEL_ERROR, WEIGHT, Sums
 
 # Alarms. Judgement, not theory: benchmarks/ope.py shows the coverage of intervals on either side of them.
 MIN_ESS = 100.0
@@ -64,56 +65,50 @@ class Diagnostics:
     propensities: str = "logged"
 
 
-def diagnose(feedback: Feedback) -> Diagnostics:
+def diagnose(feedback: Feedback | Sums) -> Diagnostics:
     """Diagnostics of a target policy on a log; they do not depend on the estimator."""
-    if feedback.propensity is None:
+    if isinstance(feedback, Feedback):
+        codes = None if feedback.cluster is None else feedback.cluster_codes
+        feedback = Sums.of(feedback, {}, codes, cluster_sizes(feedback))
+    if feedback.propensities == "none":
         return _without_propensities(feedback)
-    w, total = feedback.weight, feedback.weight.sum()
-    mean_weight, weight_error = _mean_and_error(w, feedback)
+    rows, weight = feedback.rows, feedback.rows.weight
+    mean_weight, weight_error = _mean_and_error(feedback.block(WEIGHT), feedback.sizes)
     model_bias, model_bias_error = float("nan"), float("nan")
-    if feedback.q_hat is not None:
-        model_bias, model_bias_error = _mean_and_error(w * (feedback.reward - feedback.q_shown), feedback)
+    if MODEL_ERROR in feedback.at:
+        model_bias, model_bias_error = _mean_and_error(feedback.block(MODEL_ERROR), feedback.sizes)
+    positive = weight.largest > 0
     return Diagnostics(
         n=feedback.n,
         n_clusters=feedback.n_clusters,
-        ess=effective_size(w),
-        match_rate=float(feedback.target_propensity.mean()),
-        max_weight=float(w.max()),
-        max_weight_share=float(w.max() / total) if total > 0 else float("nan"),
-        max_leverage=float(1 / np.sum((w / w.max()) ** 2)) if total > 0 else float("nan"),
-        reward_ess=effective_size(w * np.abs(feedback.reward)),
-        unsupported_mass=_unsupported_mass(feedback, mean_weight),
-        support_known=feedback.logging is not None,
+        ess=weight.effective_size,
+        match_rate=rows.match / rows.n,
+        max_weight=weight.largest,
+        max_weight_share=1 / weight.total if positive else float("nan"),
+        max_leverage=1 / weight.squares if positive else float("nan"),
+        reward_ess=rows.rewarded.effective_size,
+        unsupported_mass=rows.unsupported / rows.n if feedback.support_known else max(0.0, 1.0 - mean_weight),
+        support_known=feedback.support_known,
         mean_weight=mean_weight,
         mean_weight_p=_p_value(mean_weight - 1, weight_error, feedback.n_clusters),
         model_bias=model_bias,
         model_bias_error=model_bias_error,
-        uniform_logging=_is_uniform(feedback),
+        uniform_logging=rows.fewest == rows.most and rows.uneven < UNIFORM_TOLERANCE,
         propensities=feedback.propensities,
     )
 
 
-def _without_propensities(feedback: Feedback) -> Diagnostics:
+def _without_propensities(sums: Sums) -> Diagnostics:
     unknown = {field.name: float("nan") for field in fields(Diagnostics)}
     known: dict[str, Any] = {
-        "n": feedback.n,
-        "n_clusters": feedback.n_clusters,
-        "match_rate": float(feedback.target_propensity.mean()),
+        "n": sums.n,
+        "n_clusters": sums.n_clusters,
+        "match_rate": sums.rows.match / sums.n,
         "support_known": False,
         "uniform_logging": False,
         "propensities": "none",
     }
     return Diagnostics(**(unknown | known))
-
-
-def effective_size(weight: np.ndarray) -> float:
-    """(sum w)^2 / sum w^2: as many equally weighted rows would carry as much; 0 when all weights are 0."""
-    largest = weight.max()
-    if not largest > 0:
-        return 0.0
-    # Relative to the largest, as squares of a tiny target's weights underflow.
-    relative = weight / largest
-    return float(np.sum(relative) ** 2 / np.sum(relative**2))
 
 
 class Shift(NamedTuple):
@@ -129,18 +124,16 @@ class Shift(NamedTuple):
 NO_SHIFT = Shift()
 
 
-def regularisation_shift(feedback: Feedback, estimator: str, chosen: Terms) -> Shift:
+def regularisation_shift(sums: Sums, estimator: str) -> Shift:
     """Shift of clipped-ips, sgips, switch-dr, dros and sgdr; 0 for the others.
 
     Args:
-        feedback: n impressions.
+        sums: of a log, for this estimator.
         estimator: name in ESTIMATORS.
-        chosen: its terms, with the hyper-parameter in use.
     """
     if estimator not in UNREGULARISED:
         return NO_SHIFT
-    plain = ESTIMATORS[UNREGULARISED[estimator]](feedback)
-    return Shift(*_mean_and_error(chosen.mean - plain.mean, feedback))
+    return Shift(*_mean_and_error(sums.block(estimator) - sums.block(UNREGULARISED[estimator]), sums.sizes))
 
 
 def verdict(d: Diagnostics, estimator: str, shift: Shift = NO_SHIFT, std_error: float = float("nan")) -> str:
@@ -217,17 +210,9 @@ def _short(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}" if value < 1e6 else f"{value:.2g}"
 
 
-def _unsupported_mass(feedback: Feedback, mean_weight: float) -> float:
-    if feedback.logging is None:
-        return max(0.0, 1.0 - mean_weight)
-    return float(np.where(feedback.logging > 0, 0.0, feedback.target).sum(axis=1).mean())
-
-
-def _mean_and_error(x: np.ndarray, feedback: Feedback) -> tuple[float, float]:
-    """Mean of x over rows and its cluster-robust standard error."""
-    mean = float(x.mean())
-    per_cluster = np.bincount(feedback.cluster_codes, x - mean, feedback.n_clusters) / feedback.n
-    return mean, standard_error(per_cluster)
+def _mean_and_error(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+    """Mean over rows of what has these (G, 1) sums, and its cluster-robust standard error."""
+    return float(sums.sum() / sizes.sum()), standard_error(influence(sums, sizes))
 
 
 def _p_value(difference: float, error: float, g: int) -> float:
@@ -235,9 +220,3 @@ def _p_value(difference: float, error: float, g: int) -> float:
     if error < 1e-12:
         return 1.0 if abs(difference) < 1e-9 else 0.0
     return normal_p_value(difference, error, g)
-
-
-def _is_uniform(feedback: Feedback) -> bool:
-    k = feedback.candidates[0]
-    same_k = np.all(feedback.candidates == k)
-    return bool(same_k and np.all(np.abs(feedback.propensity * k - 1) < UNIFORM_TOLERANCE))

@@ -81,7 +81,7 @@ def ips(feedback: Feedback) -> Terms:
 
     Horvitz and Thompson 1952; Strehl et al. 2010, "Learning from logged implicit exploration data".
     """
-    return Terms(mean=feedback.weight * feedback.reward, defined=_overlaps(feedback))
+    return Terms(mean=feedback.weighted_reward, defined=_overlaps(feedback))
 
 
 def clipped_ips(feedback: Feedback, clip: float = CLIP) -> Terms:
@@ -100,7 +100,7 @@ def snips(feedback: Feedback) -> Terms:
 
     Swaminathan and Joachims 2015, "The self-normalized estimator for counterfactual learning".
     """
-    return Terms(numerator=feedback.weight * feedback.reward, denominator=feedback.weight, defined=_overlaps(feedback))
+    return Terms(numerator=feedback.weighted_reward, denominator=feedback.weight, defined=_overlaps(feedback))
 
 
 def dm(feedback: Feedback) -> Terms:

@@ -1,7 +1,7 @@
 """Logged bandit feedback and the one validator every number in this package has passed through."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +9,8 @@ import pandas as pd
 
 from artlib.ope import frames, validation
 from artlib.ope.validation import LARGEST, TOLERANCE, CellError, require
+
+ROUNDED = "Rounding to four decimals does this: log the probabilities in full"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +55,42 @@ class Feedback:
     propensities: str = "logged"
 
     def __post_init__(self):
-        fields, corrections = _validated(self)
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+        corrections = self._check()
         if corrections:
             warnings.warn(
-                f"{'; '.join(corrections)}. Rounding to four decimals does this: log the probabilities in full",
+                f"{'; '.join(corrections)}. {ROUNDED}",
                 UserWarning,
                 stacklevel=3,
             )
+
+    @classmethod
+    def checked(cls, **arguments) -> tuple["Feedback", list[str]]:
+        """A Feedback of these arguments, and in place of a warning what was corrected: for who makes many of them."""
+        new = cls._bare(arguments)
+        return new, new._check()
+
+    def with_target(self, target: np.ndarray) -> tuple["Feedback", list[str]]:
+        """The same log under another (n, K) target, the only thing checked, and what was corrected; as `checked`."""
+        array, correction = validation.distribution(
+            "target", validation.matrix("target", target, *self.mask.shape), self.mask
+        )
+        new = self._bare(vars(self) | {"target": array})
+        new.__dict__["candidates"] = self.candidates
+        return new, [correction] if correction else []
+
+    @classmethod
+    def _bare(cls, arguments: dict) -> "Feedback":
+        new = object.__new__(cls)
+        for field in fields(cls):
+            object.__setattr__(new, field.name, arguments.get(field.name, field.default))
+        return new
+
+    def _check(self) -> list[str]:
+        """Store every argument with its type; say what was corrected."""
+        found, corrections = _validated(self)
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
+        return corrections
 
     @classmethod
     def from_frame(
@@ -140,6 +169,11 @@ class Feedback:
         return self.target_propensity / self.propensity
 
     @cached_property
+    def weighted_reward(self) -> np.ndarray:
+        """(n,) w_i r_i."""
+        return self.weight * self.reward
+
+    @cached_property
     def q_shown(self) -> np.ndarray:
         """(n,) q(x_i, a_i), the reward model at what was shown."""
         return self._needed_q_hat()[np.arange(self.n), self.action]
@@ -163,6 +197,8 @@ class Feedback:
     @cached_property
     def candidates(self) -> np.ndarray:
         """(n,) number of candidates of each impression."""
+        if validation.is_full(self.mask):
+            return np.full(self.n, self.mask.shape[1])
         return self.mask.sum(axis=1)
 
     def _needed_q_hat(self) -> np.ndarray:
@@ -206,7 +242,7 @@ def _validated(feedback: Feedback) -> tuple[dict[str, np.ndarray | None], list[s
             propensity,
             "differs from logging at the shown candidate; both must come from the same logging policy",
         )
-    fields = {
+    found = {
         "reward": reward,
         "action": action,
         "propensity": propensity,
@@ -216,7 +252,7 @@ def _validated(feedback: Feedback) -> tuple[dict[str, np.ndarray | None], list[s
         "cluster": validation.labels(feedback.cluster, n),
         "logging": logging,
     }
-    return fields, [text for text in (excess, target_off, logging_off) if text]
+    return found, [text for text in (excess, target_off, logging_off) if text]
 
 
 def _q_hat(values, mask: np.ndarray) -> np.ndarray | None:
@@ -229,4 +265,4 @@ def _q_hat(values, mask: np.ndarray) -> np.ndarray | None:
         array,
         f"must be finite (at most {LARGEST:g} in size) for every candidate; refit the reward model",
     )
-    return array if mask.all() else np.where(mask, array, 0.0)
+    return array if validation.is_full(mask) else np.where(mask, array, 0.0)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from artlib.ope import validation
 from artlib.ope.validation import CellError, plain
@@ -24,11 +26,11 @@ def arguments(frame: pd.DataFrame, columns: dict[str, str | list[str] | None]) -
     """
     if not isinstance(frame, pd.DataFrame):
         raise ValueError(f"frame is a {type(frame).__name__}: it must be a pandas DataFrame, a row per impression")
-    columns = {name: column for name, column in columns.items() if _is_there(frame, name, column)}
+    columns = {name: column for name, column in columns.items() if is_there(frame, name, column)}
     found = {name: frame[column].to_numpy() for name, column in columns.items() if name not in PER_CANDIDATE}
-    found["target"], found["mask"] = _padded(frame, "target", columns["target"])
+    found["target"], found["mask"] = padded(frame, "target", columns["target"])
     for name in [each for each in ("q_hat", "logging") if each in columns]:
-        found[name] = _aligned(name, *_padded(frame, name, columns[name]), found["mask"])
+        found[name] = aligned(name, *padded(frame, name, columns[name]), found["mask"])
     if "candidates" in found:
         found["action"] = _columns_of_ids(found["action"], found.pop("candidates"), found["mask"])
     return found
@@ -36,13 +38,16 @@ def arguments(frame: pd.DataFrame, columns: dict[str, str | list[str] | None]) -
 
 def located(error: CellError, frame: pd.DataFrame, columns: dict[str, str | list[str] | None]) -> str:
     """The error's message with the frame's name of the column and the index label of the row."""
+    column = column_at_fault(error, columns)
+    return f"{error} (column {column!r} of the frame, index label {plain(frame.index[error.cell[0]])!r})"
+
+
+def column_at_fault(error: CellError, columns: dict[str, str | list[str] | None]) -> str | list[str] | None:
     column, cell = columns[error.argument], error.cell
-    if isinstance(column, list):
-        column = column[cell[1]] if len(cell) > 1 else column
-    return f"{error} (column {column!r} of the frame, index label {plain(frame.index[cell[0]])!r})"
+    return column[cell[1]] if isinstance(column, list) and len(cell) > 1 else column
 
 
-def _is_there(frame: pd.DataFrame, name: str, column) -> bool:
+def is_there(frame: pd.DataFrame, name: str, column) -> bool:
     if column is None and name in (*OPTIONAL, "candidates"):
         return False
     if column == name and name in OPTIONAL and name not in frame.columns:
@@ -59,11 +64,18 @@ def _is_there(frame: pd.DataFrame, name: str, column) -> bool:
     return True
 
 
-def _padded(frame: pd.DataFrame, name: str, column: str | list[str]) -> tuple[np.ndarray, np.ndarray]:
+def padded(frame: pd.DataFrame, name: str, column: str | list[str]) -> tuple[np.ndarray, np.ndarray]:
     """(n, K) numbers, 0 where an impression has no candidate, and (n, K) where it has one."""
     if isinstance(column, list):
         mask = frame[column].notna().to_numpy()
         values = validation.numbers(name, np.where(mask, frame[column].to_numpy(), 0.0))
+    elif (lists := _arrow_lists(frame[column])) is not None:
+        flat, lengths = validation.numbers(name, lists.flatten().to_numpy(zero_copy_only=False)), _lengths(lists)
+        if len(lengths) and lengths.min() == lengths.max() > 0:
+            return flat.reshape(len(lengths), -1), np.broadcast_to(np.True_, (len(lengths), lengths[0]))
+        mask = _filled(lengths)
+        values = np.zeros(mask.shape)
+        values[mask] = flat
     else:
         rows = [_numbers(name, i, row) for i, row in enumerate(frame[column])]
         mask = _filled([len(row) for row in rows])
@@ -75,8 +87,31 @@ def _padded(frame: pd.DataFrame, name: str, column: str | list[str]) -> tuple[np
     return values, mask
 
 
-def _filled(lengths: list[int]) -> np.ndarray:
-    return np.arange(max(lengths, default=0)) < np.array(lengths, dtype=int)[:, None]
+def _arrow_lists(column: pd.Series) -> pa.Array | None:
+    """The column as an Arrow array, where it is one of lists of numbers, none missing."""
+    if not isinstance(column.dtype, pd.ArrowDtype):
+        return None
+    kind = column.dtype.pyarrow_dtype
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return None
+    if not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        return None
+    array = arrow(column)
+    return None if array.null_count else array
+
+
+def arrow(column: pd.Series) -> pa.Array:
+    """A column of Arrow's as it is in one piece."""
+    array = pa.array(column.array)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _lengths(lists: pa.Array) -> np.ndarray:
+    return pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _filled(lengths: list[int] | np.ndarray) -> np.ndarray:
+    return np.arange(max(lengths, default=0)) < np.asarray(lengths, dtype=int)[:, None]
 
 
 def _numbers(name: str, i: int, row) -> np.ndarray:
@@ -92,15 +127,17 @@ def _numbers(name: str, i: int, row) -> np.ndarray:
     )
 
 
-def _aligned(name: str, values: np.ndarray, own: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(n, K) values for the target's candidates."""
+def aligned(name: str, values: np.ndarray, own: np.ndarray, mask: np.ndarray, of: str = "target") -> np.ndarray:
+    """(n, K) values for the candidates of the mask, which is that of the named argument."""
+    if own.shape == mask.shape and validation.is_full(own) and validation.is_full(mask):
+        return values
     width = max(own.shape[1], mask.shape[1])
     values, own, mask = (np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (values, own, mask))
     different = np.flatnonzero((own != mask).any(axis=1))
     if len(different):
         i = int(different[0])
         raise CellError(
-            f"{name} at row {i} has {own[i].sum()} candidates but target has {mask[i].sum()}: give both for the same "
+            f"{name} at row {i} has {own[i].sum()} candidates but {of} has {mask[i].sum()}: give both for the same "
             "candidates in the same order",
             name,
             (i,),

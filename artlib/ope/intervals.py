@@ -23,8 +23,13 @@ CHUNK = 64
 def cluster_sums(terms: Terms, feedback: Feedback) -> np.ndarray:
     """(G, m) sums of an estimator's terms over each cluster."""
     if feedback.cluster is None:
-        return np.column_stack(terms.columns)
-    return np.column_stack([np.bincount(feedback.cluster_codes, c, feedback.n_clusters) for c in terms.columns])
+        return sums_by(terms.columns, None, feedback.n)
+    return sums_by(terms.columns, feedback.cluster_codes, feedback.n_clusters)
+
+
+def sums_by(columns: list[np.ndarray], codes: np.ndarray | None, g: int) -> np.ndarray:
+    """(G, m) sums of (n,) columns over the rows of each code, 0 .. G - 1; without codes every row is its own."""
+    return np.column_stack(columns if codes is None else [np.bincount(codes, column, g) for column in columns])
 
 
 def cluster_sizes(feedback: Feedback) -> np.ndarray:
@@ -55,14 +60,14 @@ def standard_error(contributions: np.ndarray) -> float:
     return float(np.sqrt(g / (g - 1) * np.sum(contributions**2)))
 
 
-def replicate_sums(columns: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
+def replicate_sums(columns: np.ndarray | list[np.ndarray], n_bootstrap: int, seed: int) -> np.ndarray:
     """Sums of the columns over clusters drawn with replacement.
 
     The G draws of a replicate are first shared out between blocks of clusters (a multinomial), then made
     within each block: the same distribution as G draws at once, but counting and multiplying stay in cache.
 
     Args:
-        columns: (G, m) a row of sums per cluster.
+        columns: (G, m) a row of sums per cluster; or several such arrays, which are put side by side block by block.
         n_bootstrap: number of replicates B.
         seed: of the draws; the same seed gives the same draws for every estimator and policy.
 
@@ -70,10 +75,11 @@ def replicate_sums(columns: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarr
         (B, m) sums. The memory needed beyond them is BLOCK * CHUNK float64, 8 MiB, for each of the processor's
         cores, whatever G and B. Every block has its own random stream, so that cores change nothing.
     """
-    g = len(columns)
-    blocks = [columns[start : start + BLOCK] for start in range(0, g, BLOCK)]
+    columns = columns if isinstance(columns, list) else [columns]
+    g = len(columns[0])
+    blocks = [[each[start : start + BLOCK] for each in columns] for start in range(0, g, BLOCK)]
     first, *streams = np.random.SeedSequence(seed).spawn(1 + len(blocks))
-    shares = np.array([len(block) for block in blocks]) / g
+    shares = np.array([len(block[0]) for block in blocks]) / g
     draws = np.random.default_rng(first).multinomial(g, shares, size=n_bootstrap).T
     if len(blocks) == 1:
         return _block_sums(blocks[0], draws[0], streams[0])
@@ -82,8 +88,9 @@ def replicate_sums(columns: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarr
         return sum(pool.map(_block_sums, blocks, draws, streams), np.zeros(()))
 
 
-def _block_sums(block: np.ndarray, drawn: np.ndarray, stream: np.random.SeedSequence) -> np.ndarray:
+def _block_sums(columns: list[np.ndarray], drawn: np.ndarray, stream: np.random.SeedSequence) -> np.ndarray:
     """(B, m) sums over as many draws from the block's (g, m) rows as each of the (B,) replicates makes."""
+    block = np.column_stack(columns)
     rng = np.random.Generator(np.random.SFC64(stream))
     result = np.empty((len(drawn), block.shape[1]))
     for start in range(0, len(drawn), CHUNK):

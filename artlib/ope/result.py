@@ -7,9 +7,10 @@ import numpy as np
 
 from artlib.ope import intervals, sequences
 from artlib.ope.diagnostics import Diagnostics, Shift, diagnose, regularisation_shift, verdict
-from artlib.ope.estimators import PARAMETER, default_parameter, value_of_sums
+from artlib.ope.estimators import PARAMETER, value_of_sums
 from artlib.ope.feedback import Feedback
-from artlib.ope.selection import choose_terms
+from artlib.ope.selection import summed
+from artlib.ope.sums import Sums
 
 METHODS = ("percentile", "bca", "normal", "bernstein", "sequence", "asymptotic-sequence")
 BOOTSTRAPS = ("percentile", "bca")
@@ -75,7 +76,7 @@ class Estimate:
 
 
 def estimate(
-    feedback: Feedback,
+    feedback: Feedback | Sums,
     estimator: str = "snips",
     *,
     method: str = "percentile",
@@ -90,7 +91,7 @@ def estimate(
     """Estimate a target policy's value from a log, with an interval over independent clusters.
 
     Args:
-        feedback: the log and the target policy.
+        feedback: the log and the target policy, or their sums (see `read_sums`), in which the parameter is.
         estimator: a name in ESTIMATORS.
         method: of the interval: "percentile" or "bca" (cluster bootstrap), "normal" (influence function),
             "bernstein" (lower bound for any n, one-sided), "sequence" (anytime-valid IPS bounds for any n,
@@ -111,13 +112,18 @@ def estimate(
         EvaluationWarning: when the value or the interval is undefined and hence NaN.
     """
     check_interval_arguments(method, n_bootstrap, alpha)
-    chosen, choice = choose_terms(feedback, estimator, parameter)
-    diagnostics = diagnose(feedback)
-    sums, sizes = intervals.cluster_sums(chosen, feedback), intervals.cluster_sizes(feedback)
-    std_error = intervals.standard_error(intervals.influence(sums, sizes)) if chosen.defined else float("nan")
-    shift = regularisation_shift(feedback, estimator, chosen)
+    sums = summed({"": feedback}, [estimator], parameter)[""]
+    diagnostics = diagnose(sums)
+    value, defined, block = sums.value(estimator), sums.defined[estimator], sums.block(estimator)
+    std_error = intervals.standard_error(intervals.influence(block, sums.sizes)) if defined else float("nan")
+    shift = regularisation_shift(sums, estimator)
     bounds, finite_sample = (float("nan"), float("nan")), method in ("bernstein", "sequence")
-    if is_estimable(chosen.defined, feedback.n_clusters, estimator):
+    if finite_sample and isinstance(feedback, Sums):
+        raise ValueError(
+            f"method is {method!r}, which needs the rows, and these are their sums: it must be percentile, bca, normal "
+            "or asymptotic-sequence"
+        )
+    if is_estimable(defined, sums.n_clusters, estimator):
         if finite_sample:
             bounds = _finite_sample_bounds(
                 feedback,
@@ -131,10 +137,11 @@ def estimate(
                 reward_min,
             )
         else:
-            bounds = _large_sample_bounds(chosen.value, sums, sizes, std_error, method, n_bootstrap, alpha, seed)
+            bounds = _large_sample_bounds(value, block, sums.sizes, std_error, method, n_bootstrap, alpha, seed)
+    used = sums.parameters[estimator]
     return Estimate(
         estimator=estimator,
-        value=chosen.value,
+        value=value,
         lower=bounds[0],
         upper=bounds[1],
         std_error=std_error,
@@ -142,8 +149,8 @@ def estimate(
         match_rate=diagnostics.match_rate,
         method=method,
         alpha=alpha,
-        parameters=_used_parameters(feedback, estimator, parameter, choice),
-        rule=_rule(estimator, parameter),
+        parameters={} if used.value is None else {PARAMETER[estimator]: float(used.value)},
+        rule=used.rule,
         shift=shift,
         reward_shift=-float(reward_min) if finite_sample and reward_min else 0.0,
         diagnostics=diagnostics,
@@ -187,7 +194,7 @@ def _large_sample_bounds(value, sums, sizes, std_error, method, n_bootstrap, alp
     if method == "asymptotic-sequence":
         margin = sequences.asymptotic_sequence_margin(std_error, len(sums), alpha)
         return value - margin, value + margin
-    drawn = intervals.replicate_sums(np.column_stack([sums, sizes]), n_bootstrap, seed)
+    drawn = intervals.replicate_sums([sums, sizes], n_bootstrap, seed)
     replicates = value_of_sums(drawn[:, :-1], drawn[:, -1])
     if method == "bca":
         return intervals.bca_interval(replicates, value, intervals.leave_one_out(sums, sizes), alpha)
@@ -207,21 +214,3 @@ def _finite_sample_bounds(
         )
     last = sequences.confidence_sequence(feedback, alpha, reward_max, weight_max, reward_min).iloc[-1]
     return float(last["lower"]), float(last["upper"]) if reward_max is not None else float("inf")
-
-
-def _used_parameters(feedback, estimator, parameter, choice) -> dict[str, float]:
-    if estimator not in PARAMETER:
-        return {}
-    if choice is not None:
-        return {choice.name: choice.value}
-    if parameter is None:
-        return {PARAMETER[estimator]: default_parameter(feedback, estimator)}
-    return {PARAMETER[estimator]: float(parameter)}
-
-
-def _rule(estimator: str, parameter) -> str | None:
-    if estimator not in PARAMETER:
-        return None
-    if parameter is None:
-        return "default"
-    return parameter if isinstance(parameter, str) else "given"

@@ -1,12 +1,14 @@
 """Hyper-parameters chosen from the log: SLOPE, or the smallest estimated mean squared error."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from artlib.ope.estimators import PARAMETER, Terms, terms, value_of_sums
+from artlib.ope.estimators import PARAMETER, default_parameter, terms, value_of_sums
 from artlib.ope.feedback import Feedback
 from artlib.ope.intervals import cluster_sizes, cluster_sums, influence, standard_error
+from artlib.ope.sums import Sums, Used
 
 RULES = ("slope", "mse")
 
@@ -84,12 +86,73 @@ def default_grid(feedback: Feedback, estimator: str, size: int = 12) -> list[flo
     return [float("inf"), *(cuts**2 if estimator == "dros" else cuts).tolist()]
 
 
-def choose_terms(feedback: Feedback, estimator: str, parameter: float | str | None) -> tuple[Terms, Choice | None]:
-    """Terms for a parameter that is a number, None (the default) or the name of a rule."""
+def used_by_each(estimators: list[str], parameter: float | str | None, feedback: Feedback | None) -> dict[str, Used]:
+    """Each estimator's hyper-parameter, for a parameter that is a number, None (the default) or the name of a rule.
+
+    Among several estimators, those without a hyper-parameter do not get it.
+
+    Args:
+        feedback: the log that it is chosen from; None where no log is in memory.
+
+    Raises:
+        ValueError: when it would be chosen from a log that is not in memory.
+    """
+    alone = len(estimators) == 1
+    return {name: _used(name, parameter if alone or name in PARAMETER else None, feedback) for name in estimators}
+
+
+def _used(estimator: str, parameter: float | str | None, feedback: Feedback | None) -> Used:
+    from_rows = isinstance(parameter, str) or (parameter is None and PARAMETER.get(estimator) == "lam")
+    if from_rows and feedback is None and estimator in PARAMETER:
+        raise ValueError(
+            f"parameter is {parameter!r}: the {PARAMETER[estimator]} of {estimator} would be chosen from all rows, "
+            "which are not kept; give a number, e.g. what select says of a part of the log that is in memory"
+        )
     if isinstance(parameter, str):
-        choice = select(feedback, estimator, parameter)
-        return terms(feedback, estimator, choice.value), choice
-    return terms(feedback, estimator, parameter), None
+        return Used(select(feedback, estimator, parameter).value, parameter)
+    if parameter is None and estimator in PARAMETER:
+        return Used(default_parameter(feedback, estimator), "default")
+    return Used(parameter, "given" if estimator in PARAMETER else None)
+
+
+def summed(
+    feedbacks: Mapping[str, Feedback | Sums], estimators: list[str], parameter: float | str | None
+) -> dict[str, Sums]:
+    """Sums of each policy on the same log for these estimators; a Feedback is summed, Sums must have them.
+
+    Raises:
+        ValueError: when Sums are of another reading, or without an estimator, or with another hyper-parameter.
+    """
+    first = next(iter(feedbacks.values()))
+    codes = first.cluster_codes if isinstance(first, Feedback) and first.cluster is not None else None
+    sizes = cluster_sizes(first) if isinstance(first, Feedback) else first.sizes
+    found = {}
+    for policy, given in feedbacks.items():
+        if isinstance(given, Feedback):
+            given = Sums.of(given, used_by_each(estimators, parameter, given), codes, sizes)
+        elif given.sizes is not sizes:
+            raise ValueError(
+                f"policy {policy!r} was read apart: lifts are paired, so name all targets in one read_sums"
+            )
+        else:
+            _check_holds(given, estimators, parameter)
+        found[policy] = given
+    return found
+
+
+def _check_holds(sums: Sums, estimators: list[str], parameter: float | str | None) -> None:
+    for name in estimators:
+        if name not in sums.parameters:
+            raise ValueError(
+                f"estimator is {name!r}, but the log was read for {', '.join(sums.parameters)}: give read_sums all "
+                "estimators that are wanted"
+            )
+        value, rule = sums.parameters[name]
+        if parameter is not None and rule is not None and parameter != value:
+            raise ValueError(
+                f"parameter is {parameter!r}, but the log was read with {PARAMETER[name]} {value} for {name}: give "
+                "it to read_sums"
+            )
 
 
 def _from_least_biased(estimator: str, grid) -> list[float]:

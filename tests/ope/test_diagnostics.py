@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from artlib import ope
-from artlib.ope.diagnostics import effective_size
+from artlib.ope.sums import Spread
 from artlib.ope.synthetic import simulate
 
 
@@ -30,9 +30,9 @@ def test_diagnostics_by_hand():
 
 
 def test_effective_size_is_n_for_equal_weights_and_1_when_one_carries_all():
-    assert effective_size(np.full(50, 3.0)) == pytest.approx(50)
-    assert effective_size(np.eye(50)[0]) == pytest.approx(1)
-    assert effective_size(np.zeros(5)) == 0
+    assert Spread.of(np.full(50, 3.0)).effective_size == pytest.approx(50)
+    assert Spread.of(np.eye(50)[0]).effective_size == pytest.approx(1)
+    assert Spread.of(np.zeros(5)).effective_size == 0
 
 
 def test_mean_weight_test_is_the_one_sample_t_test():
