@@ -1,7 +1,8 @@
 """What every policy is worth: the table evaluation.parquet, from the test impressions and the policies' answers."""
 
+import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from artlib import files, ope
 from artlib.data import Log, oddities
+from artlib.ope.selection import used_by_each
 from artlib.policies.baselines import popular_scores
 
 ESTIMATORS = ("ips", "snips", "dr")
@@ -18,7 +20,7 @@ PRODUCTION = {
     "shown": "only production's probability of what was shown is known: no DR, which asks for that of every candidate",
     "random": "production is not known; a choice at random stands in for it, and lifts are over that",
 }
-CELLS = 50_000_000  # probabilities of policies that are judged at once
+ROWS = 500_000  # impressions that are summed at once
 COLUMNS = [
     "policy",
     "slice",
@@ -108,7 +110,7 @@ def evaluate(
 
     Args:
         log: the whole log; test: the impressions that the policies were asked about.
-        policies: name -> (n, K); "production" among them. Of a large log few are asked for at once.
+        policies: name -> (n, K); "production" among them. Each is asked for when its turn comes.
         estimators: names in `ope.ESTIMATORS`; none of them for the truth alone. Of a log without propensities "dm".
         n_bootstrap: replicates, clustered by user, paired over policies.
 
@@ -135,46 +137,49 @@ def evaluate(
         print("warning: all test impressions are of one user: no DR, whose reward model is fitted on other users")
     truth = test.expected_reward() if test.truth is not None else None
     parts = slices(log, test)
-    frames = []
-    for some in _groups(test, policies):
+    estimated: dict[str, dict[str, ope.Sums]] = {name: {} for name in parts}
+    known: dict[str, dict[str, ope.Sums]] = {name: {} for name in parts}
+    for policy, target in policies.items():  # one after the other, for the sake of memory
         for name, rows in parts.items():
-            frame = pd.DataFrame(columns=COLUMNS)
             if estimators:
-                frame = ope.compare(
-                    feedbacks(test, some, q_hat, rows), "production", [*estimators], n_bootstrap=n_bootstrap, seed=seed
-                )
-            if test.manifest.get("production_is") == "random":
-                frame["verdict"] = "lifts over a random choice: " + frame["verdict"]
+                estimated[name][policy] = _sums(test, target, q_hat, rows, [*estimators])
             if truth is not None:
                 # The direct method with the true rewards for a model: sum_k pi_k q_k, without any noise of rewards.
-                known = ope.compare(
-                    feedbacks(test, some, truth, rows), "production", "dm", n_bootstrap=n_bootstrap, seed=seed
-                ).assign(estimator="truth", verdict="ok: known truth")
-                frame = pd.concat([part for part in (frame, known) if len(part)], ignore_index=True)
-                frame["true_value"] = frame["policy"].map(known.set_index("policy")["value"])
-            frames.append(frame.assign(slice=name))
-        some.clear()  # before the next are asked for
-    return _together(frames, [*parts], [*estimators, "truth"], [*policies]).reindex(columns=COLUMNS)
+                known[name][policy] = _sums(test, target, truth, rows, ["dm"])
+    frames = []
+    for name in parts:
+        frame = pd.DataFrame(columns=COLUMNS)
+        if estimators:
+            frame = _compared(estimated[name], [*estimators], n_bootstrap, seed)
+        if test.manifest.get("production_is") == "random":
+            frame["verdict"] = "lifts over a random choice: " + frame["verdict"]
+        if truth is not None:
+            true = _compared(known[name], ["dm"], n_bootstrap, seed)
+            true = true.assign(estimator="truth", verdict="ok: known truth")
+            frame = pd.concat([part for part in (frame, true) if len(part)], ignore_index=True)
+            frame["true_value"] = frame["policy"].map(true.set_index("policy")["value"])
+        frames.append(frame.assign(slice=name))
+    return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def _groups(test: Log, policies: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """The policies in groups that together have `CELLS` probabilities at most, production in each of them. All groups
-    draw the same replicates."""
-    others = [name for name in policies if name != "production"]
-    size = max(1, CELLS // test.arrays().mask.size)
-    for start in range(0, max(1, len(others)), size):
-        names = {"production", *others[start : start + size]}
-        yield {name: policies[name] for name in policies if name in names}
+def _sums(test: Log, target: np.ndarray, q_hat: np.ndarray | None, part: np.ndarray, estimators: list[str]) -> ope.Sums:
+    """What estimates need of a policy on a part of the test split, an (n,) mask: sums over users, ROWS at a time."""
+    rows = np.flatnonzero(part)
+    codes = pd.factorize(test.arrays().user[rows])[0]
+    sizes, found = np.bincount(codes).astype(float), None
+    for start in range(0, len(rows), ROWS):
+        some = rows[start : start + ROWS]
+        feedback = feedbacks(test, {"": target}, q_hat, some)[""]
+        used = used_by_each(estimators, None, feedback if len(some) == len(rows) else None)
+        sums = ope.Sums.of(feedback, used, codes[start : start + ROWS], sizes)
+        found = sums if found is None else found + sums
+    return found
 
 
-def _together(frames: list[pd.DataFrame], *order: list[str]) -> pd.DataFrame:
-    """The estimates of all groups, ordered by slice, estimator and policy, as if made at once."""
-    keys = ["slice", "estimator", "policy"]
-    table = pd.concat(frames, ignore_index=True).drop_duplicates(keys)
-    places = pd.DataFrame({key: table[key].map(names.index) for key, names in zip(keys, order, strict=True)})
-    table = table.loc[places.sort_values(keys).index].reset_index(drop=True)
-    table["p_holm"] = table.groupby(["slice", "estimator"])["p_value"].transform(ope.holm)
-    return table
+def _compared(sums: dict[str, ope.Sums], estimators: list[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    sizes = sums["production"].sizes
+    same = {name: dataclasses.replace(each, sizes=sizes) for name, each in sums.items()}  # of the same impressions
+    return ope.compare(same, "production", estimators, n_bootstrap=n_bootstrap, seed=seed)
 
 
 def paired_lift(
