@@ -336,3 +336,35 @@ def test_what_knowing_is_worth_is_a_table_of_both_kinds(tmp_path):
     assert rows["everything"]["tastes read off histories"] is None
     text = report.worth(tmp_path / "results" / "worth.json")
     assert f"| {rows['themes']['everywhere']:+.0%} |".replace("%", " %") in text and "With fine genres" in text
+
+
+def test_the_cost_of_growing_is_measured_step_by_step_and_drawn(tmp_path):
+    growth = load("growth")
+    record = growth.main(["--sizes", "2000", "1000", "--most", "0"], tmp_path)
+    assert [(row["impressions"], row["step"]) for row in record["rows"]] == [
+        (n, step) for n in (1000, 2000) for step in ("build", "validate", "evaluate")
+    ]
+    assert all(row["seconds"] > 0 and row["peak_gib"] >= row["before_gib"] > 0.05 for row in record["rows"])
+    assert json.loads((tmp_path / "results" / "growth.json").read_text()) == record
+    assert (tmp_path / "figures" / "growth.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_language_models_steps_is_measured_up_to_a_size(tmp_path):
+    record = load("growth").main(["--sizes", "1000", "1100", "--most", "1000"], tmp_path)
+    asked = [(row["impressions"], row["step"]) for row in record["rows"] if row["step"] in ("train", "score")]
+    assert asked == [(1000, "train"), (1000, "score")]
+    assert record["slopes"]["train"] == {"seconds": None, "memory": None}
+
+
+def test_slopes_are_exponents_and_leave_out_sizes_at_which_fixed_costs_rule():
+    def row(n: int) -> dict:
+        return {
+            "step": "x",
+            "impressions": n,
+            "seconds": 2 * n**1.5 if n > 1 else 9e9,
+            "before_gib": 1,
+            "peak_gib": 1 + n,
+        }
+
+    assert load("growth").slopes([row(n) for n in (1, 1000, 10_000, 100_000)]) == {"x": {"seconds": 1.5, "memory": 1.0}}

@@ -1,5 +1,6 @@
 """Anyone's policy beside the built-in ones: what `python -m artlib evaluate` prints, and an entry of the benchmark."""
 
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -39,10 +40,10 @@ def judge(
     part = log.split(split)
     if not len(part.impressions):
         raise LogError(f"the log has no impressions in its {split} split: nothing can be judged")
-    found = baselines.untrained(log, part)
+    made = dict(baselines.untrained(log, part).made)
     for name, file in _files(policies, taken=given.BUILT_IN).items():
-        found[name] = given.read(file, log, part)
-    return evaluation.evaluate(log, part, found, n_bootstrap=n_bootstrap, seed=seed)
+        made[name] = functools.partial(given.read, file, log, part)
+    return evaluation.evaluate(log, part, baselines.OnDemand(made), n_bootstrap=n_bootstrap, seed=seed)
 
 
 def _files(policies: Sequence[str | os.PathLike], taken: set[str]) -> dict[str, Path]:

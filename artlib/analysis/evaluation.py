@@ -1,12 +1,17 @@
 """What every policy is worth: the table evaluation.parquet, from the test impressions and the policies' answers."""
 
+import dataclasses
 import os
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from artlib import files, ope
 from artlib.data import Log, oddities
+from artlib.ope.selection import used_by_each
 from artlib.policies.baselines import popular_scores
 
 ESTIMATORS = ("ips", "snips", "dr")
@@ -15,6 +20,7 @@ PRODUCTION = {
     "shown": "only production's probability of what was shown is known: no DR, which asks for that of every candidate",
     "random": "production is not known; a choice at random stands in for it, and lifts are over that",
 }
+ROWS = 500_000  # impressions that are summed at once
 COLUMNS = [
     "policy",
     "slice",
@@ -43,9 +49,8 @@ def slices(log: Log, test: Log) -> dict[str, np.ndarray]:
     A title is cold when it was neither shown in the earlier period nor is in training; a history is short when it
     is no longer than the median.
     """
-    cold = np.isin(
-        test.impressions["impression_id"].to_numpy(), log.impressions["impression_id"].to_numpy()[log.cold()]
-    )
+    unseen = pc.unique(log.impressions["title_id"].filter(pa.array(log.cold())))
+    cold = pc.is_in(test.impressions["title_id"], unseen).to_numpy()
     start, stop = log.history.spans(test.impressions)
     short = stop - start <= np.median(stop - start)
     parts = {
@@ -58,51 +63,54 @@ def slices(log: Log, test: Log) -> dict[str, np.ndarray]:
     return {name: part for name, part in parts.items() if part.any()}
 
 
-def reward_model(log: Log, test: Log, policies: dict[str, np.ndarray], seed: int = 0) -> np.ndarray:
+def reward_model(log: Log, test: Log, policies: Mapping[str, np.ndarray], seed: int = 0) -> np.ndarray:
     """(n, K) predicted reward of every candidate, for DR: logistic regression cross-fitted by user.
 
     Features: what a system knows without the LLM: an artwork's past play rate and production's own preference.
     """
     arrays = test.arrays()
-    rate = np.where(arrays.mask, popular_scores(log, test), 0)
-    features = [rate]
+    made = [lambda: np.where(arrays.mask, popular_scores(log, test), 0)]
     if test.manifest.get("production_is") not in PRODUCTION:  # else it would tell what was shown, or nothing
-        features.append(np.log(np.maximum(arrays.production, 1e-6)))
-    features += [policies[name] for name in ("text",) if name in policies]
+        made.append(lambda: np.log(np.maximum(arrays.production, 1e-6)))
+    if "text" in policies:
+        made.append(lambda: policies["text"])
+    features = np.empty((*arrays.mask.shape, len(made)))
+    for column, make in enumerate(made):  # one after the other, for the sake of memory
+        features[:, :, column] = make()
     folds = max(2, min(5, len(np.unique(arrays.user))))
-    return ope.cross_fit(
-        np.stack(features, axis=2), arrays.reward, arrays.shown, arrays.user, arrays.mask, folds=folds, seed=seed
-    )
+    return ope.cross_fit(features, arrays.reward, arrays.shown, arrays.user, arrays.mask, folds=folds, seed=seed)
 
 
 def feedbacks(
-    test: Log, policies: dict[str, np.ndarray], q_hat: np.ndarray | None, rows=slice(None), cluster: str = "user"
+    test: Log, policies: Mapping[str, np.ndarray], q_hat: np.ndarray | None, rows=slice(None), cluster: str = "user"
 ) -> dict:
     """Each policy's `ope.Feedback` on some rows of the test split, clustered by "user" or "title"."""
     arrays = test.arrays()
-    return {
-        name: ope.Feedback(
-            reward=arrays.reward[rows],
-            action=arrays.shown[rows],
-            propensity=None if test.propensities == "none" else arrays.propensity[rows],
-            target=target[rows],
-            q_hat=None if q_hat is None else q_hat[rows],
-            mask=arrays.mask[rows],
-            cluster=getattr(arrays, cluster)[rows],
-            propensities="estimated" if test.propensities == "estimated" else "logged",
-        )
-        for name, target in policies.items()
+    shared = {  # once for all policies, for the sake of memory
+        "reward": arrays.reward[rows],
+        "action": arrays.shown[rows],
+        "propensity": None if test.propensities == "none" else arrays.propensity[rows],
+        "q_hat": None if q_hat is None else q_hat[rows],
+        "mask": arrays.mask[rows],
+        "cluster": getattr(arrays, cluster)[rows],
+        "propensities": "estimated" if test.propensities == "estimated" else "logged",
     }
+    return {name: ope.Feedback(target=target[rows], **shared) for name, target in policies.items()}
 
 
 def evaluate(
-    log: Log, test: Log, policies: dict[str, np.ndarray], estimators=ESTIMATORS, n_bootstrap: int = 1000, seed: int = 0
+    log: Log,
+    test: Log,
+    policies: Mapping[str, np.ndarray],
+    estimators=ESTIMATORS,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Estimate every policy's value and its lift over production, on every slice.
 
     Args:
         log: the whole log; test: the impressions that the policies were asked about.
-        policies: name -> (n, K); "production" among them.
+        policies: name -> (n, K); "production" among them. Each is asked for when its turn comes.
         estimators: names in `ope.ESTIMATORS`; none of them for the truth alone. Of a log without propensities "dm".
         n_bootstrap: replicates, clustered by user, paired over policies.
 
@@ -128,23 +136,50 @@ def evaluate(
         estimators = [name for name in estimators if name != "dr"]
         print("warning: all test impressions are of one user: no DR, whose reward model is fitted on other users")
     truth = test.expected_reward() if test.truth is not None else None
+    parts = slices(log, test)
+    estimated: dict[str, dict[str, ope.Sums]] = {name: {} for name in parts}
+    known: dict[str, dict[str, ope.Sums]] = {name: {} for name in parts}
+    for policy, target in policies.items():  # one after the other, for the sake of memory
+        for name, rows in parts.items():
+            if estimators:
+                estimated[name][policy] = _sums(test, target, q_hat, rows, [*estimators])
+            if truth is not None:
+                # The direct method with the true rewards for a model: sum_k pi_k q_k, without any noise of rewards.
+                known[name][policy] = _sums(test, target, truth, rows, ["dm"])
     frames = []
-    for name, rows in slices(log, test).items():
+    for name in parts:
         frame = pd.DataFrame(columns=COLUMNS)
         if estimators:
-            found = feedbacks(test, policies, q_hat, rows)
-            frame = ope.compare(found, "production", list(estimators), n_bootstrap=n_bootstrap, seed=seed)
+            frame = _compared(estimated[name], [*estimators], n_bootstrap, seed)
         if test.manifest.get("production_is") == "random":
             frame["verdict"] = "lifts over a random choice: " + frame["verdict"]
         if truth is not None:
-            # The direct method with the true rewards for a model: sum_k pi_k q_k, without any noise of rewards.
-            known = ope.compare(
-                feedbacks(test, policies, truth, rows), "production", "dm", n_bootstrap=n_bootstrap, seed=seed
-            ).assign(estimator="truth", verdict="ok: known truth")
-            frame = pd.concat([part for part in (frame, known) if len(part)], ignore_index=True)
-            frame["true_value"] = frame["policy"].map(known.set_index("policy")["value"])
+            true = _compared(known[name], ["dm"], n_bootstrap, seed)
+            true = true.assign(estimator="truth", verdict="ok: known truth")
+            frame = pd.concat([part for part in (frame, true) if len(part)], ignore_index=True)
+            frame["true_value"] = frame["policy"].map(true.set_index("policy")["value"])
         frames.append(frame.assign(slice=name))
     return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
+
+
+def _sums(test: Log, target: np.ndarray, q_hat: np.ndarray | None, part: np.ndarray, estimators: list[str]) -> ope.Sums:
+    """What estimates need of a policy on a part of the test split, an (n,) mask: sums over users, ROWS at a time."""
+    rows = np.flatnonzero(part)
+    codes = pd.factorize(test.arrays().user[rows])[0]
+    sizes, found = np.bincount(codes).astype(float), None
+    for start in range(0, len(rows), ROWS):
+        some = rows[start : start + ROWS]
+        feedback = feedbacks(test, {"": target}, q_hat, some)[""]
+        used = used_by_each(estimators, None, feedback if len(some) == len(rows) else None)
+        sums = ope.Sums.of(feedback, used, codes[start : start + ROWS], sizes)
+        found = sums if found is None else found + sums
+    return found
+
+
+def _compared(sums: dict[str, ope.Sums], estimators: list[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    sizes = sums["production"].sizes
+    same = {name: dataclasses.replace(each, sizes=sizes) for name, each in sums.items()}  # of the same impressions
+    return ope.compare(same, "production", estimators, n_bootstrap=n_bootstrap, seed=seed)
 
 
 def paired_lift(

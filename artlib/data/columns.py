@@ -15,6 +15,19 @@ def codes(ids: pa.ChunkedArray, values: pa.ChunkedArray) -> np.ndarray:
     return pc.fill_null(pc.index_in(values, value_set=ids.combine_chunks()), -1).to_numpy().astype(np.int64)
 
 
+def rows_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> np.ndarray:
+    """The row in `ids`, which differ, of each of the wanted ids; -1 where unknown. Nothing is looked up if both are the
+    same."""
+    return np.arange(len(ids)) if ids.equals(wanted) else codes(ids, wanted)
+
+
+def take(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Some rows of a table, in that order; without a copy where they follow each other."""
+    if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+        return table.slice(rows[0], len(rows))
+    return table.take(pa.array(rows))
+
+
 def pad(lists: pa.ChunkedArray, values: np.ndarray | None = None, fill: float = 0) -> tuple[np.ndarray, np.ndarray]:
     """Turn a column of lists into a padded array.
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artlib import ArtlibError
+from artlib.data.columns import pad
 
 SPLITS = ("train", "validation", "test")
 # What the column propensity holds, in the manifest; without an entry it is "logged". With "none" all its rows are null.
@@ -308,8 +309,9 @@ def _candidates(name: str, table: pa.Table, artworks: pa.Table) -> Iterator[str]
         "names an artwork of another title",
         "offer only the title's own",
     )
-    twice = pd.DataFrame({"row": row, "artwork": found}).duplicated().to_numpy() & (found >= 0)
-    yield from _fault(name, "candidates", any_in_row(twice), column, "names an artwork twice", "make it a set")
+    offered = np.sort(pad(column, found, -1)[0], axis=1)
+    twice = ((offered[:, 1:] == offered[:, :-1]) & (offered[:, 1:] >= 0)).any(axis=1)
+    yield from _fault(name, "candidates", twice, column, "names an artwork twice", "make it a set")
 
 
 def _production(impressions: pa.Table) -> Iterator[str]:
@@ -339,7 +341,7 @@ def _splits(impressions: pa.Table) -> Iterator[str]:
     yield from _fault(
         "impressions",
         "split",
-        ~np.isin(split.astype(str), SPLITS),
+        ~pc.is_in(impressions["split"], pa.array(SPLITS)).to_numpy(),
         split,
         f"is not one of {', '.join(SPLITS)}",
         "name the split",

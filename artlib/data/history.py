@@ -19,11 +19,11 @@ class History:
     """
 
     def __init__(self, titles: pa.Table, histories: pa.Table, genres: Sequence[str] | None = None):
-        user = histories["user_id"].to_numpy()
+        users = pc.unique(histories["user_id"])
+        self._users = pa.chunked_array([users.take(pc.sort_indices(users))])
         time = pc.cast(histories["timestamp"], pa.int64()).to_numpy()
-        self._users, user = np.unique(user, return_inverse=True)
         self._times = np.unique(time)
-        key = self._key(user, np.searchsorted(self._times, time))
+        key = self._key(codes(self._users, histories["user_id"]), np.searchsorted(self._times, time))
         order = np.argsort(key, kind="stable")
         self._sorted = key[order]
         self.genres = genre_names(titles) if genres is None else list(genres)
@@ -32,8 +32,8 @@ class History:
         self.weight = histories["weight"].to_numpy()[order]
 
     @staticmethod
-    def _key(user: np.ndarray, time_rank: np.ndarray) -> np.ndarray:
-        return user.astype(np.int64) << 32 | time_rank
+    def _key(user: np.ndarray, time_rank: np.ndarray | int) -> np.ndarray:
+        return user << 32 | time_rank
 
     def spans(self, impressions: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Where each impression's history lies: rows start to stop (exclusive) of `title` and `weight`, oldest first.
@@ -44,13 +44,9 @@ class History:
         Returns:
             (n,) start and (n,) stop; equal where the user watched nothing before.
         """
-        ids = impressions["user_id"].to_numpy()
-        user = np.searchsorted(self._users, ids)
-        known = np.isin(ids, self._users)
+        user = codes(self._users, impressions["user_id"])  # -1 for those who watched nothing: before all others
         rank = np.searchsorted(self._times, pc.cast(impressions["timestamp"], pa.int64()).to_numpy())
-        start = np.searchsorted(self._sorted, self._key(user, np.zeros_like(rank)))
-        stop = np.searchsorted(self._sorted, self._key(user, rank))
-        return start, np.where(known, stop, start)
+        return np.searchsorted(self._sorted, self._key(user, 0)), np.searchsorted(self._sorted, self._key(user, rank))
 
     def genre_profile(self, impressions: pa.Table) -> np.ndarray:
         """The share of each genre in what the user watched before, each title counted by its weight.
@@ -59,9 +55,11 @@ class History:
             (n, G) rows that sum to 1 (0 without history); genres in the order of `genre_names`.
         """
         start, stop = self.spans(impressions)
-        counts = np.vstack([np.zeros(self._genres.shape[1]), self._genres[self.title] * self.weight[:, None]])
-        np.cumsum(counts, axis=0, out=counts)
-        profile = np.maximum(counts[stop] - counts[start], 0)
+        profile = np.empty((len(start), self._genres.shape[1]))
+        counts = np.zeros(len(self.title) + 1)
+        for genre, share in enumerate(self._genres.T):  # at once, a long history of many genres would be gigabytes
+            np.cumsum(share[self.title] * self.weight, out=counts[1:])
+            profile[:, genre] = np.maximum(counts[stop] - counts[start], 0)
         return profile / np.maximum(profile.sum(axis=1, keepdims=True), 1e-12)
 
     def affinity(self, impressions: pa.Table, average: np.ndarray) -> np.ndarray:

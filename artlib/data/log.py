@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from artlib import files
 from artlib.data import contract, dataset_card, oddities, pictures
 from artlib.data.background import SAMPLE, Background
-from artlib.data.columns import codes, pad, replaced
+from artlib.data.columns import codes, pad, replaced, rows_of, take
 from artlib.data.contract import SPLITS, LogError
 from artlib.data.history import History
 
@@ -83,6 +83,7 @@ SCHEMAS = {
     ),
 }
 OPTIONAL = ("earlier", "truth")
+PIECE = 100_000  # texts that are hashed at once
 
 
 class LogWarning(UserWarning):
@@ -185,6 +186,7 @@ class Log:
                 tables[name] = _read_table(path, schema)
             elif name not in OPTIONAL or path.name in manifest.get("files", {}):
                 raise LogError(f"{path} is missing; a log needs {', '.join(n for n in SCHEMAS if n not in OPTIONAL)}")
+        pa.default_memory_pool().release_unused()  # of decoding: a sixth of what a large log takes
         log = cls(manifest=manifest, folder=folder, **tables)
         if validate:
             log.validate(folder)
@@ -277,11 +279,10 @@ class Log:
 
     def take(self, rows: np.ndarray) -> "Log":
         """The same log with the impressions at the given row numbers only, in that order."""
-        impressions = self.impressions.take(pa.array(rows))
         truth = self.truth
         if truth is not None:
-            truth = truth.take(pc.index_in(impressions["impression_id"], truth["impression_id"]))
-        return dataclasses.replace(self, impressions=impressions, truth=truth)
+            truth = take(truth, rows_of(truth["impression_id"], self.impressions["impression_id"])[rows])
+        return dataclasses.replace(self, impressions=take(self.impressions, rows), truth=truth)
 
     def arrays(self, table: str = "impressions") -> Arrays:
         """The impressions (or the `earlier` period) as padded arrays, which are made once and may not be changed."""
@@ -335,8 +336,8 @@ class Log:
         """(n, K) true expected reward of every candidate; 0 where padded. Simulated worlds only."""
         if self.truth is None:
             raise LogError("this log has no truth.parquet: its world is not simulated, so true values are unknown")
-        order = pc.index_in(self.impressions["impression_id"], self.truth["impression_id"])
-        return pad(self.truth["expected_reward"].take(order))[0]
+        order = rows_of(self.truth["impression_id"], self.impressions["impression_id"])
+        return pad(take(self.truth, order)["expected_reward"])[0]
 
     def digest(self) -> str:
         """The SHA-256 of what the tables say, to six decimals: the same for the same log, whichever version of a
@@ -375,7 +376,10 @@ def _update(found, column: pa.ChunkedArray) -> None:
         found.update(pc.list_value_length(column).to_numpy().astype("<i8").tobytes())
         column = pc.list_flatten(column)
     if pa.types.is_string(column.type):
-        found.update("\0".join(text or "" for text in column.to_pylist()).encode())
+        for start in range(0, len(column), PIECE):
+            piece = pc.fill_null(column.slice(start, PIECE), "").combine_chunks()
+            joined = pc.binary_join(pa.ListArray.from_arrays([0, len(piece)], piece), "\0")[0]
+            found.update(b"\0" * (start > 0) + joined.as_py().encode())
     elif pa.types.is_floating(column.type):
         found.update((column.to_numpy().round(6) + 0.0).astype("<f8").tobytes())  # no negative zero
     else:

@@ -1,6 +1,6 @@
 """A policy's log reduced to sums over its clusters: all that values, intervals and diagnostics need, and no row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -171,6 +171,11 @@ class Sums:
             support_known=feedback.logging is not None,
             propensities="none" if feedback.propensity is None else feedback.propensities,
         )
+
+    def __add__(self, other: "Sums") -> "Sums":
+        """Of two parts of a log, whose clusters are the same."""
+        defined = {name: known or other.defined[name] for name, known in self.defined.items()}
+        return replace(self, table=self.table + other.table, rows=self.rows + other.rows, defined=defined)
 
     def __len__(self) -> int:
         return self.rows.n

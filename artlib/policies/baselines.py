@@ -1,5 +1,8 @@
 """Policies that read no caption: random, popular, and in simulated worlds the oracle."""
 
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
 import numpy as np
 
 from artlib.data import Log
@@ -45,8 +48,31 @@ def oracle(log: Log) -> np.ndarray:
     return greedy(np.where(log.arrays().mask, log.expected_reward(), -np.inf))
 
 
-def untrained(log: Log, part: Log) -> dict[str, np.ndarray]:
-    """The policies that need no training, by name: (n, K) each. The oracle is among them where the truth is known."""
-    popular = greedy(popular_scores(log, part))
-    found = {"random": uniform(part), "popular": popular, "production": part.arrays().production}
-    return found | ({"oracle": oracle(part)} if part.truth is not None else {})
+@dataclasses.dataclass(frozen=True)
+class OnDemand(Mapping[str, np.ndarray]):
+    """Policies, (n, K) each, that are made when they are asked for and not kept: many would not fit into memory.
+
+    Attributes:
+        made: name -> what makes its probabilities.
+    """
+
+    made: dict[str, Callable[[], np.ndarray]]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.made[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.made)
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+
+def untrained(log: Log, part: Log) -> OnDemand:
+    """The policies that need no training, by name. The oracle is among them where the truth is known."""
+    made = {
+        "random": lambda: uniform(part),
+        "popular": lambda: greedy(popular_scores(log, part)),
+        "production": lambda: part.arrays().production,
+    }
+    return OnDemand(made | ({"oracle": lambda: oracle(part)} if part.truth is not None else {}))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artlib.data import Log, LogError, pad
+from artlib.data.columns import rows_of
 from artlib.data.contract import first_fault, null_inside
 
 BUILT_IN = {"random", "popular", "production", "oracle"}  # names that are taken
@@ -31,31 +32,36 @@ def read(file: str | os.PathLike, log: Log, impressions: Log) -> np.ndarray:
     """
     file = Path(file)
     table = _table(file)
-    ids, lists = table["impression_id"], table["probabilities"]
-    place = pc.index_in(ids, log.impressions["impression_id"].combine_chunks())
-    _refuse(file, "impression_id", pc.is_null(place).to_numpy(), ids, "is no impression of this log", "answer its own")
-    twice = pd.Series(ids.to_numpy()).duplicated().to_numpy()
+    ids, lists, asked = table["impression_id"], table["probabilities"], impressions.impressions
+    in_order = ids.equals(asked["impression_id"])
+    answered = asked if in_order else log.impressions
+    place = rows_of(answered["impression_id"], ids)
+    _refuse(file, "impression_id", place < 0, ids, "is no impression of this log", "answer its own")
+    twice = pd.Series(place).duplicated().to_numpy()
     _refuse(file, "impression_id", twice, ids, "is there twice", "give one row an impression")
-    offered = log.impressions["candidates"].take(place)
-    wrong = pc.list_value_length(lists).to_numpy() != pc.list_value_length(offered).to_numpy()
+    lengths = pc.list_value_length(answered["candidates"]).to_numpy()[place]
+    wrong = pc.list_value_length(lists).to_numpy() != lengths
     _refuse(file, "probabilities", wrong, lists, "is not as long as the impression's candidates", "give one each")
     values, _ = pad(lists)
     if "candidates" in table.column_names:
-        values = _in_order_of(file, values, table["candidates"], offered)
+        values = _in_order_of(file, values, table["candidates"], answered["candidates"].take(pa.array(place)))
     bad = ~(np.isfinite(values) & (values >= 0)).all(axis=1)
     _refuse(file, "probabilities", bad, lists, "holds what is no probability", "give numbers of 0 to 1")
     total = values.sum(axis=1, keepdims=True)
     off = np.abs(total[:, 0] - 1) > TOLERANCE
     _refuse(file, "probabilities", off, lists, "does not sum to 1", "of scores take a softmax, or 1 for the best")
-    order = pc.index_in(impressions.impressions["impression_id"], ids.combine_chunks())
-    if order.null_count:
-        first = impressions.impressions["impression_id"].filter(pc.is_null(order))[0].as_py()
+    values /= total
+    if in_order:
+        return values
+    order = rows_of(ids, asked["impression_id"])
+    if (missing := order < 0).any():
+        first = asked["impression_id"][int(np.argmax(missing))].as_py()
         raise LogError(
-            f"{file}: impression {first!r} is missing (and {order.null_count - 1:,} more); answer all {len(order):,} "
-            f"impressions of the {impressions.impressions['split'][0].as_py()} split"
+            f"{file}: impression {first!r} is missing (and {missing.sum() - 1:,} more); answer all {len(order):,} "
+            f"impressions of the {asked['split'][0].as_py()} split"
         )
     # Those that are not asked about may have more candidates.
-    return (values / total)[order.to_numpy(), : impressions.arrays().mask.shape[1]]
+    return values[order, : impressions.arrays().mask.shape[1]]
 
 
 def _table(file: Path) -> pa.Table:

@@ -10,6 +10,8 @@ tones and cast are told by synopses and captions alone, and tastes show only in 
 profile says next to nothing and whoever reads both wins. `worth` says how much.
 """
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 
@@ -130,8 +132,9 @@ def _draw_impressions(
         odds = np.exp(0.7 * world.appeal(members, titles))
         cumulative = np.cumsum(odds, axis=1)
         u = rng.random(len(part)) * cumulative[at, -1]
-        for row, member in enumerate(at):
-            title[part[row]] = titles[np.searchsorted(cumulative[member], u[row], side="right")]
+        ends = np.searchsorted(at, np.arange(len(members) + 1))  # a member's rows lie together
+        for member, (start, end) in enumerate(itertools.pairwise(ends)):
+            title[part[start:end]] = titles[np.searchsorted(cumulative[member], u[start:end], side="right")]
     time = np.sort(rng.choice(np.arange(first, last, 1_000_000), size=n, replace=n > (last - first) // 1_000_000))
     mixed = rng.permutation(n)
     return user[mixed], title[mixed], time

@@ -91,10 +91,13 @@ def _tables(offers: Offers, policy: np.ndarray, shown: np.ndarray, reward: np.nd
         "reward": reward,
         "split": offers.split,
     }
-    padded = {"candidates": ids("a", offers.candidates), "production": policy, "expected_reward": offers.truth}
+    artwork_ids = pa.array(ids("a", np.arange(offers.n_artworks)))
+    padded = {"candidates": offers.candidates, "production": policy, "expected_reward": offers.truth}
 
     def rows(part: np.ndarray) -> dict:
         lists = {name: unpad(values[part], offers.mask[part]) for name, values in padded.items()}
+        offered = lists["candidates"]
+        lists["candidates"] = pa.ListArray.from_arrays(offered.offsets, artwork_ids.take(offered.values))
         return {name: values[part] for name, values in columns.items()} | lists
 
     later = rows(~early)
@@ -116,5 +119,5 @@ def _show(
 
 
 def ids(letter: str, numbers: np.ndarray) -> np.ndarray:
-    """Ids such as u000042; numbers below 0 (padding) give ids that are never read."""
+    """Ids such as u000042."""
     return np.char.add(letter, np.char.zfill(np.asarray(numbers).astype(str), 6))

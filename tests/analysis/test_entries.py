@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from artlib import __main__ as cli
-from artlib.analysis import entries
+from artlib.analysis import entries, evaluation
 from artlib.data import LogError
 from artlib.policies import answers, baselines
 from artlib.running import report
@@ -43,6 +44,24 @@ def test_the_documented_policy_can_be_judged(folders, tmp_path, monkeypatch, cap
     assert cli.main(["evaluate", str(folders / "log"), "--policy", "mine.parquet", "--bootstrap", "100"]) == 0
     values = {line.split()[0]: line.split()[3] for line in capsys.readouterr().out.splitlines() if " truth " in line}
     assert values["mine"] == values["random"]
+
+
+def test_policies_are_judged_one_by_one_and_some_rows_at_a_time_with_the_same_estimates(
+    folders, small_log, monkeypatch
+):
+    judged = {"log": small_log, "policies": [folders / "policies"], "n_bootstrap": 100}
+    together = entries.judge(**judged)
+    monkeypatch.setattr(evaluation, "ROWS", 7)
+    kept, most, make = [], [], baselines.OnDemand.__getitem__
+
+    def watched(policies, name):
+        kept.append(weakref.ref(policy := make(policies, name).copy()))
+        most.append(sum(one() is not None for one in kept))
+        return policy
+
+    monkeypatch.setattr(baselines.OnDemand, "__getitem__", watched)
+    pd.testing.assert_frame_equal(entries.judge(**judged), together, rtol=1e-9)
+    assert len(kept) == 5 and max(most) == 2  # the next, when the one before has not gone yet
 
 
 def test_the_page_names_every_frozen_log_with_its_digest():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import re
 import shutil
@@ -359,6 +360,23 @@ FAULTS = [
         "is not a finite number of at least 0",
     ),
 ]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 149])
+def test_digest_does_not_depend_on_how_many_texts_are_hashed_at_once(small_log, piece, monkeypatch):
+    found, names = hashlib.sha256(), small_log.titles["name"].to_pylist()
+    data.log._update(found, small_log.titles["name"])
+    assert found.hexdigest() == hashlib.sha256("\0".join(names).encode()).hexdigest()
+    whole = small_log.digest()
+    monkeypatch.setattr(data.log, "PIECE", piece)
+    assert small_log.digest() == whole
+
+
+@pytest.mark.parametrize("rows", [[3, 4, 5], [5], [4, 3], [2, 2, 3], []])
+def test_rows_that_follow_each_other_or_not_are_taken_alike(small_log, rows):
+    rows = np.array(rows, dtype=int)
+    found = columns.take(small_log.impressions, rows)
+    assert found.to_pylist() == [small_log.impressions.slice(row, 1).to_pylist()[0] for row in rows]
 
 
 @pytest.mark.parametrize(
