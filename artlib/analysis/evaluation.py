@@ -20,7 +20,7 @@ PRODUCTION = {
     "shown": "only production's probability of what was shown is known: no DR, which asks for that of every candidate",
     "random": "production is not known; a choice at random stands in for it, and lifts are over that",
 }
-ROWS = 500_000  # impressions that are summed at once
+ROWS = 250_000  # impressions that are summed at once
 COLUMNS = [
     "policy",
     "slice",
