@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 BATCH = 16  # sequences
+SHARE = 0.4  # of the memory, of a processor too, that vLLM may take: others run beside it
 STEP = 8  # examples an optimiser step, the default of transformers' and TRL's trainers
 RATE = 1e-9  # so small that the losses of every pass are those of the untrained model
 
@@ -345,7 +346,7 @@ class Vllm:
         import vllm
 
         self.vllm = vllm
-        self.engine = vllm.LLM(path, dtype=dtype, max_model_len=max_tokens, seed=0)
+        self.engine = vllm.LLM(path, dtype=dtype, max_model_len=max_tokens, seed=0, gpu_memory_utilization=SHARE)
 
     def logprobs(self, requests: Sequence) -> list[float]:
         """Letters: the log-probabilities of these tokens after the question; longer continuations: those of a prompt's

@@ -248,13 +248,13 @@ def test_flops_are_those_of_a_hand_count_and_of_torch(speed):
 
 
 def test_beginnings_in_common_are_read_once(peers):
-    rows = sorted([(1, 2, 3, 4), (1, 2, 3, 5, 6), (1, 2, 3), (1, 9, 9, 9), (7,)])
+    rows = sorted([(1, 2, 3, 4), (1, 2, 3, 5, 6), (1, 2, 3), (1, 2, 8, 8, 8), (1, 9, 9, 9), (7,)])
     groups = peers.common_beginnings(rows, most=8)
-    assert groups == [(3, rows[:3]), (4, [(1, 9, 9, 9)]), (1, [(7,)])]
+    assert groups == [(3, rows[:3]), (5, [(1, 2, 8, 8, 8)]), (4, [(1, 9, 9, 9)]), (1, [(7,)])]  # half, or apart
     assert peers.common_beginnings(rows, most=2)[0] == (3, rows[:2])
     batches = list(peers.packed(groups, sequences=4, tokens=100))
     assert batches == [groups[:2], groups[2:]]
-    assert list(peers.packed(groups, sequences=8, tokens=6)) == [groups[:1], groups[1:]]
+    assert list(peers.packed(groups, sequences=8, tokens=6)) == [groups[:1], groups[1:2], groups[2:]]
 
 
 def test_ratios_are_of_the_same_round_and_per_impression(speed):
