@@ -93,14 +93,14 @@ def collate_trees(trees: Sequence[Tree]) -> dict[str, torch.Tensor]:
     mask[:, 0] = np.eye(width, dtype=bool)
     causal = np.tri(width, dtype=bool)
     begin = np.zeros(len(trees), dtype=int)  # of each tree, in the flattened batch
-    for row, pack in enumerate(packed):
+    for line, pack in enumerate(packed):
         ends = np.cumsum([lengths[b] for b in pack])
         for b, end in zip(pack, ends, strict=True):
             t, n = trees[b], lengths[b]
             place = slice(end - n, end)
-            begin[b] = row * width + end - n
-            ids[row, place], position[row, place] = t.ids, t.position
-            mask[row, 0, place, place] = t.visible[np.ix_(t.segment, t.segment)] & causal[:n, :n]
+            begin[b] = line * width + end - n
+            ids[line, place], position[line, place] = t.ids, t.position
+            mask[line, 0, place, place] = t.visible[np.ix_(t.segment, t.segment)] & causal[:n, :n]
     most, n_roots = counts.max(), max(t.n_roots for t in trees)
     leaf = [(n_roots * b + t.leaf // t.n_leaves) * most + t.leaf % t.n_leaves for b, t in enumerate(trees)]
     # Leaves of a root begin after the same token: its output goes through the LM head once.
