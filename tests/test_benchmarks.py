@@ -274,11 +274,12 @@ def test_a_peer_that_dies_says_why(speed, tmp_path):
 
 SPEED = [
     ("genre-likelihood", ["harness"], ["padded", "single"]),
-    pytest.param("member-likelihood", ["harness"], ["trl", "padded", "single"], marks=pytest.mark.slow),
-    pytest.param("label", ["harness", "generate"], ["trl", "padded", "single"], marks=pytest.mark.slow),
+    ("member-likelihood", ["harness"], ["trl", "padded", "single"]),
+    ("label", ["harness", "generate"], ["trl", "padded", "single"]),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prompt", "scorers", "learners"), SPEED)
 def test_speed_is_recorded_beside_every_peer(speed, tmp_path, prompt, scorers, learners):
     given = ["--model", "tiny", "--prompt", prompt, "--titles", "2", "--per-title", "1", "--rounds", "1"]
