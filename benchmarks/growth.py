@@ -14,8 +14,8 @@ validation, 70 % for judging. Each step runs in a process of its own, its module
   evaluate` does.
 
 A slope is the exponent of a power law, seconds or bytes ~ impressions ** slope, fitted by least squares to the
-logarithms from a hundredth of the step's largest size on; 1 is linear. That of memory is of what the step adds to what
-its imported modules take. Results: results/growth.json, figures/growth.png.
+logarithms from a tenth of the step's largest size on, below which fixed costs rule; 1 is linear. That of memory is of
+what the step adds to what its imported modules take. Results: results/growth.json, figures/growth.png.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def slopes(rows: list[dict]) -> dict[str, dict[str, float | None]]:
     found = {}
     for step in dict.fromkeys(row["step"] for row in rows):
         own = [row for row in rows if row["step"] == step]
-        own = [row for row in own if row["impressions"] >= max(row["impressions"] for row in own) / 100]
+        own = [row for row in own if row["impressions"] >= max(row["impressions"] for row in own) / 10]
         n, seconds = ([row[key] for row in own] for key in ("impressions", "seconds"))
         added = [row["peak_gib"] - row["before_gib"] for row in own]
         found[step] = {"seconds": _exponent(n, seconds), "memory": _exponent(n, added)}
@@ -183,20 +183,28 @@ def draw(record: dict, root: Path) -> None:
 
     @plots.themed
     def drawn():
-        figure, axes = plt.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
-        kinds = (("seconds", "seconds", "seconds"), ("peak_gib", "memory", "peak resident memory (GiB)"))
-        for axis, (column, kind, label) in zip(axes, kinds, strict=True):
+        figure, axes = plt.subplots(1, 2, figsize=(12, 5.5), constrained_layout=True)
+        kinds = (("seconds", "seconds"), ("peak_gib", "peak resident memory (GiB)"))
+        for axis, (column, label) in zip(axes, kinds, strict=True):
             for place, (step, slope) in enumerate(record["slopes"].items()):
                 own = [row for row in record["rows"] if row["step"] == step]
                 n, cost = ([row[key] for row in own] for key in ("impressions", column))
-                name = f"{step} (tiny random model)" if step in MODEL else step
-                name += "" if slope[kind] is None else f": slope {slope[kind]:.2f}"
+                name = f"{step}, tiny random model" if step in MODEL else step
+                if slope["seconds"] is not None:
+                    name += " (time {seconds:.2f}, memory {memory:.2f})".format(**slope)
                 dashes = "--" if step in MODEL else "-"
                 axis.plot(n, cost, dashes, marker="o", color=plots.PALETTE[place], label=name)
-            axis.set(xscale="log", yscale="log", xlabel="impressions of the log", ylabel=label)
+            axis.set(xscale="log", yscale="log", xlabel="impressions of the log (500 titles)", ylabel=label)
             axis.xaxis.set_major_formatter(lambda n, _: f"{n:,.0f}")
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.legend(fontsize=10, title="1 is linear" if kind == "seconds" else "of what is added to the modules")
+            low, high = axis.get_ylim()
+            if high < 30 * low:  # too few powers of ten
+                axis.set_yticks([tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= tick <= high])
+                axis.yaxis.set_minor_formatter("")
+        title = "step (slope of seconds, and of the memory that the step adds, over the last tenfold; 1 is linear)"
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=11, title=title
+        )
         return figure
 
     plots.save(drawn(), root, "growth")
