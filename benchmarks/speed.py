@@ -493,8 +493,9 @@ def counted(language_model) -> Iterator[Work]:
         if mask is None or mask.ndim == 2:
             work.tokens += ids.numel() if mask is None else int(mask.sum())
             return
-        # Of trees: padding sees itself alone, and so does the first token of a row.
-        work.tokens += int((mask[:, 0].sum(dim=-1) > 1).sum()) + len(ids)
+        # Of trees: padding sees itself alone, as a tree's first token does, and is seen by nothing else.
+        sees, seen = mask[:, 0].sum(dim=2), mask[:, 0].sum(dim=1)
+        work.tokens += int(((sees > 1) | (seen > 1)).sum())
 
     def heads(_, hidden, __) -> None:
         work.heads += len(torch.unique(hidden[0].detach().flatten(0, -2), dim=0))

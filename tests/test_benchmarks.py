@@ -212,7 +212,7 @@ def test_what_goes_through_the_model_is_counted_without_padding(speed, tiny):
     language_model, _ = tiny
     trees = [tree.lay_out([5, 6, 7], [[8], [9, 10]], [[11, 12], [13]]), tree.lay_out([5, 6], [[8]], [[11, 12, 14]])]
     batch = tree.collate_trees(trees)
-    assert batch["input_ids"].shape == (2, 16)
+    assert batch["input_ids"].shape == (1, 16)  # both in one sequence
     forward.leaf_log_probabilities(language_model, batch)  # which checks the model first
     with speed.counted(language_model) as work:
         forward.leaf_log_probabilities(language_model, batch)
@@ -339,6 +339,7 @@ def test_what_knowing_is_worth_is_a_table_of_both_kinds(tmp_path):
     assert f"| {rows['themes']['everywhere']:+.0%} |".replace("%", " %") in text and "With fine genres" in text
 
 
+@pytest.mark.slow
 def test_the_cost_of_growing_is_measured_step_by_step_and_drawn(tmp_path):
     growth = load("growth")
     record = growth.main(["--sizes", "2000", "1000", "--most", "0"], tmp_path)
