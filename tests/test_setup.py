@@ -34,7 +34,7 @@ HOUSE = {
     "worlds": "own upworthy movielens fiction fiction_worth fiction_members fiction_catalogue movielens_posters "
     "fiction_posters fiction_layouts poster movielens_text fiction_text simulation production tmdb sources registry",
     "data": "tables tables.importing tables.frames tables.kept tables.logged tables.propensities tables.derive "
-    "tables.sources splits sampling log background history oddities pictures contract columns dataset_card",
+    "tables.sources splits sampling log storage background history oddities pictures contract columns dataset_card",
     "ope": "synthetic comparison sample_size result batches selection sequences diagnostics sums reward_model "
     "intervals estimators feedback frames validation",
     "fingerprint": "",

@@ -1,8 +1,8 @@
 """What every policy is worth: the table evaluation.parquet, from the test impressions and the policies' answers."""
 
-import dataclasses
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -136,25 +136,25 @@ def evaluate(
         estimators = [name for name in estimators if name != "dr"]
         print("warning: all test impressions are of one user: no DR, whose reward model is fitted on other users")
     truth = test.expected_reward() if test.truth is not None else None
-    parts = slices(log, test)
+    parts = {name: _Part.of(test, rows) for name, rows in slices(log, test).items()}
     estimated: dict[str, dict[str, ope.Sums]] = {name: {} for name in parts}
     known: dict[str, dict[str, ope.Sums]] = {name: {} for name in parts}
     for policy, target in policies.items():  # one after the other, for the sake of memory
-        for name, rows in parts.items():
+        for name, part in parts.items():
             if estimators:
-                estimated[name][policy] = _sums(test, target, q_hat, rows, [*estimators])
+                estimated[name][policy] = _sums(test, target, q_hat, part, [*estimators])
             if truth is not None:
                 # The direct method with the true rewards for a model: sum_k pi_k q_k, without any noise of rewards.
-                known[name][policy] = _sums(test, target, truth, rows, ["dm"])
+                known[name][policy] = _sums(test, target, truth, part, ["dm"])
     frames = []
     for name in parts:
         frame = pd.DataFrame(columns=COLUMNS)
         if estimators:
-            frame = _compared(estimated[name], [*estimators], n_bootstrap, seed)
+            frame = ope.compare(estimated[name], "production", [*estimators], n_bootstrap=n_bootstrap, seed=seed)
         if test.manifest.get("production_is") == "random":
             frame["verdict"] = "lifts over a random choice: " + frame["verdict"]
         if truth is not None:
-            true = _compared(known[name], ["dm"], n_bootstrap, seed)
+            true = ope.compare(known[name], "production", "dm", n_bootstrap=n_bootstrap, seed=seed)
             true = true.assign(estimator="truth", verdict="ok: known truth")
             frame = pd.concat([part for part in (frame, true) if len(part)], ignore_index=True)
             frame["true_value"] = frame["policy"].map(true.set_index("policy")["value"])
@@ -162,24 +162,30 @@ def evaluate(
     return pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
 
 
-def _sums(test: Log, target: np.ndarray, q_hat: np.ndarray | None, part: np.ndarray, estimators: list[str]) -> ope.Sums:
-    """What estimates need of a policy on a part of the test split, an (n,) mask: sums over users, ROWS at a time."""
-    rows = np.flatnonzero(part)
-    codes = pd.factorize(test.arrays().user[rows])[0]
-    sizes, found = np.bincount(codes).astype(float), None
-    for start in range(0, len(rows), ROWS):
-        some = rows[start : start + ROWS]
-        feedback = feedbacks(test, {"": target}, q_hat, some)[""]
-        used = used_by_each(estimators, None, feedback if len(some) == len(rows) else None)
-        sums = ope.Sums.of(feedback, used, codes[start : start + ROWS], sizes)
+class _Part(NamedTuple):
+    """Some of the test impressions: (n,) rows, (n,) the cluster of each as 0 .. G - 1, (G,) rows of each cluster."""
+
+    rows: np.ndarray
+    codes: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, test: Log, chosen: np.ndarray) -> "_Part":
+        rows = np.flatnonzero(chosen)
+        codes = pd.factorize(test.arrays().user[rows])[0]
+        return cls(rows, codes, np.bincount(codes).astype(float))
+
+
+def _sums(test: Log, target: np.ndarray, q_hat: np.ndarray | None, part: _Part, estimators: list[str]) -> ope.Sums:
+    """What estimates need of a policy on a part of the test split: sums over users, ROWS impressions at a time."""
+    of_all_rows = any(ope.PARAMETER.get(name) == "lam" for name in estimators)  # whose default all rows decide
+    step, found = len(part.rows) if of_all_rows else ROWS, None
+    for start in range(0, len(part.rows), step):
+        feedback = feedbacks(test, {"": target}, q_hat, part.rows[start : start + step])[""]
+        used = used_by_each(estimators, None, feedback)
+        sums = ope.Sums.of(feedback, used, part.codes[start : start + step], part.sizes)
         found = sums if found is None else found + sums
     return found
-
-
-def _compared(sums: dict[str, ope.Sums], estimators: list[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    sizes = sums["production"].sizes
-    same = {name: dataclasses.replace(each, sizes=sizes) for name, each in sums.items()}  # of the same impressions
-    return ope.compare(same, "production", estimators, n_bootstrap=n_bootstrap, seed=seed)
 
 
 def paired_lift(

@@ -47,7 +47,7 @@ def find(tables: dict[str, pa.Table], propensities: str = "logged") -> list[str]
     """The first fault of each kind in the tables of a log.
 
     Args:
-        tables: by file name (see `log.SCHEMAS`), with the columns and types of the schemas.
+        tables: by file name (see `storage.SCHEMAS`), with the columns and types of the schemas.
         propensities: one of PROPENSITIES.
 
     Returns:

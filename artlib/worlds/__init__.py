@@ -15,7 +15,7 @@ from artlib import data as log_package
 from artlib import files, fingerprint
 from artlib.data import Log, LogError
 from artlib.data.columns import replaced
-from artlib.data.log import refuse_to_lose
+from artlib.data.storage import refuse_to_lose
 from artlib.worlds.registry import Frozen, World, build_frozen, find, known, register
 
 __all__ = ["Frozen", "World", "build_frozen", "draw_pictures", "find", "known", "open_log", "register", "source_stamp"]

@@ -64,6 +64,14 @@ def test_policies_are_judged_one_by_one_and_some_rows_at_a_time_with_the_same_es
     assert len(kept) == 5 and max(most) == 2  # the next, when the one before has not gone yet
 
 
+def test_a_parameter_that_all_rows_decide_is_decided_by_all(small_log, monkeypatch):
+    test = small_log.split("test")
+    judged = small_log, test, dict(baselines.untrained(small_log, test)), ["sgips", "snips"], 50
+    together = evaluation.evaluate(*judged)
+    monkeypatch.setattr(evaluation, "ROWS", 7)
+    pd.testing.assert_frame_equal(evaluation.evaluate(*judged), together, rtol=1e-9)
+
+
 def test_the_page_names_every_frozen_log_with_its_digest():
     page = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text()
     frozen = {name: log.digest for world in registry.known().values() for name, log in world.frozen.items()}

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from artlib.data import contract, pictures
 from artlib.data.columns import replaced, unpad
 from artlib.data.contract import LogError
-from artlib.data.log import SCHEMAS, Log
+from artlib.data.log import Log
+from artlib.data.storage import SCHEMAS
 from artlib.data.tables import derive, kept, logged, propensities
 from artlib.data.tables.sources import Report, Source, arrow
 

@@ -10,7 +10,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from artlib.data.contract import LogError
-from artlib.data.log import Log, refuse_to_lose
+from artlib.data.log import Log
+from artlib.data.storage import refuse_to_lose
 from artlib.data.tables import kept
 from artlib.data.tables.frames import TABLES, from_frames
 from artlib.data.tables.sources import Report
