@@ -46,11 +46,10 @@ from artlib.running import run_folder
 from artlib.worlds import fiction
 
 ROOT = Path(__file__).resolve().parents[1]
-PER_TITLE = 10  # impressions, in the test split of the published log
-SIZES = {  # prompt: titles; examples of peers between whose impressions nothing is shared
-    "genre-likelihood": (4, 3),
-    "member-likelihood": (4, 10),
-    "label": (1, 8),
+SIZES = {  # prompt: titles; impressions of each; examples of peers between whose impressions nothing is shared
+    "genre-likelihood": (3, 10, 3),  # 10 are what the test split of the published log has
+    "member-likelihood": (3, 10, 6),
+    "label": (4, 1, 4),  # impressions of a title have nothing in common
 }
 SHAPES = {  # of configurations, by their published numbers
     "llama-1b": {
@@ -166,7 +165,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     parser.add_argument("--shape", choices=list(SHAPES), help="instead: random weights in this shape")
     parser.add_argument("--prompt", choices=list(SIZES), default="genre-likelihood")
     parser.add_argument("--titles", type=int, help="so many; by default a few minutes' worth for the embedded model")
-    parser.add_argument("--per-title", type=int, default=PER_TITLE, help="impressions of each")
+    parser.add_argument("--per-title", type=int, help="impressions of each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--lora-layers", type=int, default=0, help="adapt the last so many; 0 for all, as TRL does")
     parser.add_argument("--llama-python", help="interpreter that can import llama_cpp")
@@ -189,16 +188,16 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
             save_steps=10**6,
             **({} if prompts.find(given.prompt).by_title else {"batch_size": 8, "micro_batch": 8}),
         )
-        titles = given.titles or SIZES[given.prompt][0]
-        results = measure(settings, titles, given.per_title, given.rounds, pythons, Path(folder))
+        titles, per_title = given.titles or SIZES[given.prompt][0], given.per_title or SIZES[given.prompt][1]
+        results = measure(settings, titles, per_title, given.rounds, pythons, Path(folder))
     command = ["python", "benchmarks/speed.py", *(sys.argv[1:] if arguments is None else arguments)]
     results |= {"command": " ".join(command), "date": time.strftime("%Y-%m-%d")}
     results |= {"commit": run_folder.commit(ROOT, but="results"), "load": round(load, 1)}
     print(json.dumps(results, indent=2))
     record = root / "results" / "speed.json"
     key = f"{given.shape or given.model}, {given.prompt}"
-    if given.per_title != PER_TITLE:
-        key += f", {given.per_title} a title"
+    if per_title != SIZES[given.prompt][1]:
+        key += f", {per_title} a title"
     files.write_json(record, (files.read_json(record) or {}) | {key: results})
     return results
 
@@ -388,7 +387,7 @@ def _scoring(language_model, settings, questions, asked: list[Requests], process
 def _training(language_model, settings, learnt: Examples, lessons: dict, processes: dict, rounds: int, folder) -> dict:
     n = len(learnt.prompts)
     able = _able(LEARNERS, settings, processes)
-    few = min(SIZES[settings.prompt][1], n)
+    few = min(SIZES[settings.prompt][2], n)
     given = {name: lessons[name][:few] if peer.alone else lessons[name] for name, peer in able.items()}
     language_model.train()
     under_way = trainer.objective_trainer(language_model, learnt, folder, settings)

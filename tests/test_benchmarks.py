@@ -284,7 +284,8 @@ SPEED = [
 def test_speed_is_recorded_beside_every_peer(speed, tmp_path, prompt, scorers, learners):
     given = ["--model", "tiny", "--prompt", prompt, "--titles", "2", "--per-title", "1", "--rounds", "1"]
     found = speed.main(given, tmp_path)
-    assert json.loads((tmp_path / "results" / "speed.json").read_text()) == {f"tiny, {prompt}, 1 a title": found}
+    name = f"tiny, {prompt}" + (", 1 a title" if prompt != "label" else "")  # which is its default
+    assert json.loads((tmp_path / "results" / "speed.json").read_text()) == {name: found}
     assert list(found["scoring"]) == ["ours", *scorers] and list(found["training"]) == ["ours", *learners]
     assert {"machine", "command", "date", "commit", "load"} <= found.keys()
     assert found["impressions"] == 2 and found["impressions_per_title"] == 1
