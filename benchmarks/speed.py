@@ -490,7 +490,8 @@ def counted(language_model) -> Iterator[Work]:
         mask = named.get("attention_mask")
         ids = named["input_ids"]
         if mask is None or mask.ndim == 2:
-            work.tokens += ids.numel() if mask is None else int(mask.sum())
+            # A mask covers what a cache remembers, too.
+            work.tokens += ids.numel() if mask is None else int(mask[:, -ids.shape[1] :].sum())
             return
         # Of trees: padding sees itself alone, as a tree's first token does, and is seen by nothing else.
         sees, seen = mask[:, 0].sum(dim=2), mask[:, 0].sum(dim=1)

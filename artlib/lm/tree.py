@@ -145,6 +145,14 @@ def packs(lengths: Sequence[int], shared: int = 0) -> list[list[int]]:
     return best
 
 
+def padded(texts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """A batch of texts, padded on the right: input_ids, attention_mask (B, T)."""
+    ids, attend = np.zeros((2, len(texts), bucket(max(map(len, texts)))), dtype=np.int64)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], attend[row, : len(text)] = text, 1
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(attend)}
+
+
 def bucket(length: int) -> int:
     """The length to pad to: the next multiple of 16, or from 512 tokens of 32.
 

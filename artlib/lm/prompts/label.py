@@ -2,15 +2,15 @@
 
 import dataclasses
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
 
-from artlib.lm.forward import MASKED_SCORE, batched, logits_at, to_device_of
+from artlib.lm.forward import MASKED_SCORE, batched, keeps_beginnings, logits_after, logits_at, to_device_of
 from artlib.lm.prompts.text import Pieces, PromptForm, Reader
-from artlib.lm.tree import bucket
+from artlib.lm.tree import padded
 
 LABELS = string.ascii_uppercase
 ANSWER = "Answer:"
@@ -38,8 +38,12 @@ class LabelPrompt:
 
     def ids(self, order: np.ndarray) -> list[int]:
         """The question with candidate `order[i]` under letter i, ready for the label."""
+        return self.head + self.rest(order)
+
+    def rest(self, order: np.ndarray) -> list[int]:
+        """The question after its head, which is the same whatever the order."""
         lines = (token for letter, k in enumerate(order) for token in self.letters[letter] + self.options[k])
-        return [*self.head, *lines, *self.tail]
+        return [*lines, *self.tail]
 
     @property
     def n_tokens(self) -> int:
@@ -88,38 +92,42 @@ def label_token(tokenizer, letter: str) -> int:
     return ids[0]
 
 
-def collate_labels(prompts: Sequence[LabelPrompt], orders: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+def collate_labels(
+    prompts: Sequence[LabelPrompt], orders: Sequence[np.ndarray], begun: bool = False
+) -> dict[str, torch.Tensor]:
     """A batch of B multiple-choice questions, padded on the right to T tokens.
 
     Args:
         prompts: B questions.
         orders: for each, the candidate under each letter.
+        begun: whether heads are left out.
 
     Returns:
         input_ids, attention_mask: (B, T).
-        last: (B,) index of the token after which the label is expected.
+        last: (B,) place, in the flattened (B * T), of the token after which the label is expected.
         labels: (B, K) label token of each *candidate* under its order; 0 where padded.
         mask: (B, K) True where there is a candidate.
     """
-    rows = [prompt.ids(order) for prompt, order in zip(prompts, orders, strict=True)]
-    width, most = bucket(max(map(len, rows))), max(map(len, orders))
-    ids, attend = np.zeros((2, len(rows), width), dtype=np.int64)
+    asked = list(zip(prompts, orders, strict=True))
+    rows = [prompt.rest(order) if begun else prompt.ids(order) for prompt, order in asked]
+    batch, most = padded(rows), max(map(len, orders))
     labels, mask = np.zeros((len(rows), most), dtype=np.int64), np.zeros((len(rows), most), dtype=bool)
-    for b, (prompt, order) in enumerate(zip(prompts, orders, strict=True)):
-        ids[b, : len(rows[b])], attend[b, : len(rows[b])] = rows[b], 1
+    for b, (prompt, order) in enumerate(asked):
         labels[b, order] = prompt.labels
         mask[b, : len(order)] = True
-    last = np.array([len(row) - 1 for row in rows])
-    batch = {"input_ids": ids, "attention_mask": attend, "last": last, "labels": labels, "mask": mask}
-    return {key: torch.from_numpy(value) for key, value in batch.items()}
+    width = batch["input_ids"].shape[1]
+    last = np.array([b * width + len(row) - 1 for b, row in enumerate(rows)])
+    return batch | {name: torch.from_numpy(a) for name, a in (("last", last), ("labels", labels), ("mask", mask))}
 
 
 def label_scores(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """log p(label of c | question) among the labels offered: (B, K) in float32, `MASKED_SCORE` where padded."""
-    rows, width = batch["input_ids"].shape
-    last = torch.arange(rows, device=batch["last"].device) * width + batch["last"]
-    logits = logits_at(model, batch, last).float().gather(1, batch["labels"])
-    return logits.masked_fill(~batch["mask"], MASKED_SCORE).log_softmax(dim=1)
+    return _among_labels(logits_at(model, batch, batch["last"]), batch)
+
+
+def _among_labels(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    offered = logits.float().gather(1, batch["labels"])
+    return offered.masked_fill(~batch["mask"], MASKED_SCORE).log_softmax(dim=1)
 
 
 def question_scores(
@@ -144,11 +152,49 @@ def rotation_scores(model, prompts: Sequence[LabelPrompt], batch_tokens: int = 2
     where padded.
     """
     counts = np.array([len(prompt.options) for prompt in prompts])
-    rows, places = np.array([(i, turn) for i, k in enumerate(counts) for turn in range(k)]).T
-    orders = [np.roll(np.arange(counts[i]), turn) for i, turn in zip(rows, places, strict=True)]
     turns = np.full((len(prompts), counts.max(), counts.max()), np.nan)
-    turns[rows, places] = question_scores(model, [prompts[i] for i in rows], orders, batch_tokens)
+    if keeps_beginnings(model):
+        for i, own, scores in _begun_once(model, prompts, batch_tokens):
+            turns[i, own, : counts[i]], turns[i, own, counts[i] :] = scores, -np.inf
+    else:
+        rows, places = np.array([(i, turn) for i, k in enumerate(counts) for turn in range(k)]).T
+        orders = [_rotated(prompts[i], turn) for i, turn in zip(rows, places, strict=True)]
+        turns[rows, places] = question_scores(model, [prompts[i] for i in rows], orders, batch_tokens)
     return turns
+
+
+def _begun_once(
+    model, prompts: Sequence[LabelPrompt], batch_tokens: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(row, (t,) rotations, (t, K) log-probabilities), the head computed once for as many rotations as fit."""
+    asked, lengths = [], []
+    for i, prompt in enumerate(prompts):
+        k, after_head = len(prompt.options), prompt.n_tokens - len(prompt.head)
+        parts = np.array_split(np.arange(k), min(k, -(-k * after_head // batch_tokens)))
+        asked += [(i, own) for own in parts]
+        lengths += [len(prompt.head) + len(own) * after_head for own in parts]
+
+    def forward(rows: list[int]) -> torch.Tensor:
+        part = [prompts[asked[row][0]] for row in rows]
+        of = [b for b, row in enumerate(rows) for _ in asked[row][1]]
+        own = [part[b] for b in of]
+        rotations = np.concatenate([asked[row][1] for row in rows])
+        orders = [_rotated(prompt, turn) for prompt, turn in zip(own, rotations, strict=True)]
+        batch = to_device_of(model, collate_labels(own, orders, begun=True) | {"of": torch.tensor(of)})
+        heads = to_device_of(model, padded([prompt.head for prompt in part]))
+        scores = _among_labels(logits_after(model, heads, batch["of"], batch, batch["last"]), batch)
+        table = scores.new_zeros(len(rows), max(len(asked[row][1]) for row in rows), scores.shape[1])
+        table[of, [place for row in rows for place in range(len(asked[row][1]))]] = scores
+        return table
+
+    shape = max(len(own) for _, own in asked), max(len(prompt.options) for prompt in prompts)
+    found = batched(forward, lengths, shape, batch_tokens, "questions")
+    for (i, own), scores in zip(asked, found, strict=True):
+        yield i, own, scores[: len(own), : len(prompts[i].options)]
+
+
+def _rotated(prompt: LabelPrompt, turn: int) -> np.ndarray:
+    return np.roll(np.arange(len(prompt.options)), turn)
 
 
 def order_sensitivity(turns: np.ndarray) -> float:
