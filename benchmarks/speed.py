@@ -338,7 +338,7 @@ def _start(settings: Settings, language_model, pythons: dict[str, str], folder: 
         "vllm": {**common, "max_tokens": 2048},
     }
     if "llama.cpp" in pythons:
-        options["llama.cpp"] = {"path": str(embedded._embedded_gguf()), "threads": machine.described()["threads"]}
+        options["llama.cpp"] = {"path": str(embedded.embedded_gguf()), "threads": machine.described()["threads"]}
     wanted = {
         peer.environment for peer in (*SCORERS.values(), *LEARNERS.values()) if settings.prompt in peer.forms
     } & pythons.keys()
