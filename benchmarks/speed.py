@@ -214,9 +214,10 @@ def measure(
     shown = part.arrays().shown
     with contextlib.ExitStack() as stack:
         processes = _start(settings, language_model, pythons, folder)
-        for process in processes.values():
-            stack.callback(process.close)
+        stack.callback(lambda: [process.close() for process in processes.values()])
         scored = _scoring(language_model, settings, questions, asked, processes, rounds)
+        for name in processes.keys() - {peer.environment for peer in LEARNERS.values()}:
+            processes.pop(name).close()  # training wants their memory
         language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers)
         ones = dataclasses.replace(part.arrays(), reward=np.ones(len(questions)))  # every impression as if played
         learnt = Examples(questions, ones)
@@ -338,7 +339,7 @@ def _start(settings: Settings, language_model, pythons: dict[str, str], folder: 
         "vllm": {**common, "max_tokens": 2048},
     }
     if "llama.cpp" in pythons:
-        options["llama.cpp"] = {"path": str(embedded._embedded_gguf()), "threads": machine.described()["threads"]}
+        options["llama.cpp"] = {"path": str(embedded.embedded_gguf()), "threads": machine.described()["threads"]}
     wanted = {
         peer.environment for peer in (*SCORERS.values(), *LEARNERS.values()) if settings.prompt in peer.forms
     } & pythons.keys()

