@@ -39,6 +39,7 @@ from artlib.worlds import fiction, movielens
 ROOT = Path(__file__).resolve().parents[1]
 CAPTION = {"prompt": "caption", "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4, "temperature": 8.0}
 LABEL = {"prompt": "label", "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4}
+MEMBER = {**LABEL, "prompt": "member-likelihood", "micro_batch": 8}
 REASONED = {**LABEL, "method": "sft-reasoning", "prompt": "reasoned", "samples": 2, "max_new_tokens": 60}
 # Where a title has one or two plays, a step over few titles follows their noise.
 FEW_PLAYS = {"batch_size": 32, "learning_rate": 1e-3, "max_validation": 200}
@@ -135,7 +136,13 @@ WORLDS = {
         checked=6,
         entries=(Entry("sft", 40), Entry("counterfactual", 80, COUNTERFACTUAL), Entry("label sft", 8, LABEL)),
     ),
-    "fiction": Comparison(_fiction(**PUBLISHED), sizes=(ALL,), entries=EVERY_METHOD),  # the log of `make run`
+    "fiction": Comparison(  # the log of `make run`
+        _fiction(**PUBLISHED),
+        sizes=(ALL,),
+        few=300,
+        checked=40,
+        entries=(*EVERY_METHOD, Entry("member-likelihood sft", 500, MEMBER), Entry("label sft", 500, LABEL)),
+    ),
     "broad": Comparison(_fiction(**PUBLISHED, genres="broad"), sizes=(ALL,), entries=(Entry("sft", ALL),)),
     "shuffled": Comparison(
         lambda data: shuffled_plays(fiction.build(**PUBLISHED)),
