@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     """Measure, write `root`/results/growth.json and draw `root`/figures/growth.png."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="impressions of the logs")
-    parser.add_argument("--most", type=int, default=max(SIZES), help="impressions of a log that is trained on and scored")
+    parser.add_argument(
+        "--most", type=int, default=max(SIZES), help="impressions of a log that is trained on and scored"
+    )
     given = parser.parse_args(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
