@@ -78,20 +78,20 @@ def require_faithful(causal_lm) -> None:
         raise ModelError(f"{name} cannot be scored ({type(error).__name__}: {error}); use another base") from error
     finally:
         causal_lm.train(training)
-    if (off := _off(found, plain)) > 1:
+    if (off := _off(found, plain, causal_lm.dtype)) > 1:
         raise ModelError(
             f"{name} takes no tree of texts in one pass: its log-probabilities are off by {off:.1f} times what "
             "rounding may do; use another base"
         )
 
 
-def _off(found: torch.Tensor, plain: torch.Tensor) -> float:
+def _off(found: torch.Tensor, plain: torch.Tensor, dtype: torch.dtype) -> float:
     """How far log-probabilities are from those of plain passes, in multiples of what rounding may do; of logits
-    (m, V)."""
+    (m, V) of a model of that type."""
     own, other = found.float().log_softmax(dim=1), plain.float().log_softmax(dim=1)
     off = float(((own - other).square().mean(dim=1).sqrt() / other.std(dim=1)).max())
     # In 16 bits the embedded model is off by 5 %; a model that does not heed the tree, by far more than 20 %.
-    exact = plain.dtype == torch.float32
+    exact = dtype == torch.float32
     allowed = 0.001 if exact and plain.device.type == "cpu" else 0.01 if exact else 0.2  # a GPU has TF32
     return off / allowed if off == off else math.inf
 
@@ -145,7 +145,7 @@ def keeps_beginnings(model) -> bool:
                 found = logits_after(causal_lm, batches[0], which, batches[1], at)
                 whole = [torch.tensor([beginnings[b] + text]) for b, text in zip(of, rest, strict=True)]
                 plain = [causal_lm(input_ids=ids.to(which.device), use_cache=False).logits[0, -1] for ids in whole]
-            _KEEPING[causal_lm] = _off(found, torch.stack(plain)) <= 1
+            _KEEPING[causal_lm] = _off(found, torch.stack(plain), causal_lm.dtype) <= 1
         except Exception:  # whatever a model does that has no such cache: then texts are computed whole
             _KEEPING[causal_lm] = False
         finally:
@@ -175,12 +175,13 @@ def _forward(model, batch: dict[str, torch.Tensor], at: torch.Tensor, cache=None
         if config._attn_implementation == "eager":  # adds what others take as true or false
             lowest = torch.finfo(causal_lm.dtype).min
             inputs["attention_mask"] = (~inputs["attention_mask"]).to(causal_lm.dtype) * lowest
+    inputs |= {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
     half = causal_lm.dtype == torch.bfloat16
     hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0].flatten(0, 1)[at][None],))
     try:
         with torch.autocast(at.device.type, torch.bfloat16, enabled=half):
             with disable_input_dtype_casting(model) if half else contextlib.nullcontext():
-                logits = causal_lm(**inputs, past_key_values=cache, use_cache=cache is not None).logits
+                logits = causal_lm(**inputs).logits
     finally:
         hook.remove()
     if logits.shape[:2] != (1, len(at)):
