@@ -343,7 +343,7 @@ def methods(table: pd.DataFrame):
     axes[2].set_yticks(range(len(order)), order)
     axes[2].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[2].set(xlabel="lift over production in true value, 95 % interval")
-    axes[2].legend(fontsize="small")
+    axes[2].legend(fontsize="small", loc="upper left")
     axes[2].grid(axis="y", visible=False)
     return figure
 
