@@ -285,8 +285,9 @@ class Log:
         return pad(take(self.truth, order)["expected_reward"])[0]
 
     def digest(self) -> str:
-        """The SHA-256 of what the tables say, to six decimals: the same for the same log, whichever version of a
-        library wrote its files."""
+        """The SHA-256 of what the tables say, to three decimals: the same for the same log, whichever version of a
+        library wrote its files, and whichever processor fitted its production policy, by which the tenth decimal of
+        a probability differs."""
         found = hashlib.sha256()
         for name, rows in self.tables().items():
             for field in SCHEMAS[name]:
@@ -314,7 +315,7 @@ def _update(found, column: pa.ChunkedArray) -> None:
             joined = pc.binary_join(pa.ListArray.from_arrays([0, len(piece)], piece), "\0")[0]
             found.update(b"\0" * (start > 0) + joined.as_py().encode())
     elif pa.types.is_floating(column.type):
-        found.update((column.to_numpy().round(6) + 0.0).astype("<f8").tobytes())  # no negative zero
+        found.update((column.to_numpy().round(3) + 0.0).astype("<f8").tobytes())  # no negative zero
     else:
         found.update(pc.fill_null(column.cast(pa.int64()), -1).to_numpy().astype("<i8").tobytes())
 

@@ -168,20 +168,21 @@ def _forward(model, batch: dict[str, torch.Tensor], at: torch.Tensor, cache=None
     if head is None:
         raise ModelError(f"{name} has no head that predicts tokens; give a causal language model as base")
     inputs = {key: batch[key] for key in ("input_ids", "position_ids", "attention_mask") if key in batch}
-    if inputs["attention_mask"].ndim == 4:
+    mask = inputs.get("attention_mask")
+    if mask is not None and mask.ndim == 4:
         window = getattr(config.get_text_config(), "sliding_window", None)
         if window and int(inputs["position_ids"].max()) >= window:  # which a tree's mask would take the place of
             raise ModelError(f"{name} looks back {window} tokens, and a text has more; use another base")
         if config._attn_implementation == "eager":  # adds what others take as true or false
             lowest = torch.finfo(causal_lm.dtype).min
             inputs["attention_mask"] = (~inputs["attention_mask"]).to(causal_lm.dtype) * lowest
-    inputs |= {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
+    remembered = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
     half = causal_lm.dtype == torch.bfloat16
     hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0].flatten(0, 1)[at][None],))
     try:
         with torch.autocast(at.device.type, torch.bfloat16, enabled=half):
             with disable_input_dtype_casting(model) if half else contextlib.nullcontext():
-                logits = causal_lm(**inputs).logits
+                logits = causal_lm(**inputs, **remembered).logits
     finally:
         hook.remove()
     if logits.shape[:2] != (1, len(at)):

@@ -190,9 +190,9 @@ WORLD = World(
     draw=fiction_posters.draw,
     worth=worth,
     frozen={
-        "fiction-1": Frozen(FROZEN, "01f4550b96fb5e7cdd531cc25425b49325cf28b441505bd9d87a499d77109302"),
+        "fiction-1": Frozen(FROZEN, "b2317382ed53608519f05b3de275fce14828441a42b7929e6b769613943ab8e1"),
         "fiction-broad-1": Frozen(
-            FROZEN | {"genres": "broad"}, "20b605a18e1ca30f5d16135254a158cb0ec375e28f9420c3606cf0046aa6f943"
+            FROZEN | {"genres": "broad"}, "678fb7491490296fb44d2dbb7700afff45ceea2d88f3127d90d00ff77312719e"
         ),
     },
 )

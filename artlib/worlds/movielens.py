@@ -379,7 +379,7 @@ WORLD = World(
     frozen={
         "movielens-1": Frozen(
             {"n_train": 20_000, "n_validation": 3000, "n_test": 2000, "seed": 0},
-            "c2e14db8d37ccf6682a622400cf728d3365445dc40298c90e1bdc95e931ff0d5",
+            "f9b3116e7a1726d633abeafd3eda7d6cf6f819cc59dcc7385df4ec66cd020dc1",
         )
     },
 )

@@ -103,7 +103,8 @@ def build_frozen(name: str, data: str = "") -> Log:
     if (found := log.digest()) != asked.digest:
         raise LogError(
             f"{name}: what is built has the digest {found}, the benchmark's has {asked.digest}: the code, the source "
-            "data or a library's random numbers changed; results on it cannot be compared with the published ones"
+            "data, a library's random numbers or the processor's arithmetic is another (x86: set "
+            "OPENBLAS_CORETYPE=Haswell); results on it cannot be compared with the published ones"
         )
     log.manifest["benchmark"] = name
     return log

@@ -334,5 +334,5 @@ WORLD = World(
     "upworthy",
     build,
     sources.folder,
-    frozen={"upworthy-1": Frozen({"seed": 0}, "e51417d9a124a3901a34616bb26840176cc6fc24ca68031f25cc1a4efeeaa20f")},
+    frozen={"upworthy-1": Frozen({"seed": 0}, "9c80a382e7dfa26d56a1210b983eb01f1f8f3b6708b6c5054eebec072d808fb3")},
 )
