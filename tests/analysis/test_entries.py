@@ -190,6 +190,7 @@ def test_a_digest_sees_every_value_and_no_rounding(small_log):
 
     same = small_log.digest()
     assert but("propensity", lambda values: [value + 1e-9 * np.sign(0.5 - value) for value in values]) == same
+    assert but("propensity", lambda values: [values[0] - 0.002 * np.sign(values[0] - 0.5), *values[1:]]) != same
     assert but("reward", lambda values: [1 - values[0], *values[1:]]) != same
     assert but("user_id", lambda values: ["someone", *values[1:]]) != same
     assert but("candidates", lambda values: [values[0][::-1], *values[1:]]) != same
