@@ -29,6 +29,7 @@ from artlib.analysis.comparison import Lift, Row, Worth
 from artlib.data import Log, shuffled_plays
 from artlib.lm import embedded, encoder, machine
 from artlib.policies import answers, baselines
+from artlib.policies import encoder as encoder_policies
 from artlib.policies.llm import llm_scores
 from artlib.policies.text import Readers
 from artlib.posttrain.settings import METHODS, Settings
@@ -40,6 +41,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CAPTION = {"prompt": "caption", "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4, "temperature": 8.0}
 LABEL = {"prompt": "label", "learning_rate": 5e-4, "batch_size": 8, "micro_batch": 4}
 MEMBER = {**LABEL, "prompt": "member-likelihood", "micro_batch": 8}
+# All that is told is read in every step.
+TOPICS = {"prompt": "clause-topics", "learning_rate": 1e-3, "batch_size": 8, "micro_batch": 8, "epochs": 2}
+GENRES = {"prompt": "genre-likelihood", "learning_rate": 2e-3, "batch_size": 4, "micro_batch": 2, "epochs": 1}
 REASONED = {**LABEL, "method": "sft-reasoning", "prompt": "reasoned", "samples": 2, "max_new_tokens": 60}
 # Where a title has one or two plays, a step over few titles follows their noise.
 FEW_PLAYS = {"batch_size": 32, "learning_rate": 1e-3, "max_validation": 200}
@@ -51,15 +55,24 @@ COUNTERFACTUAL = {"method": "counterfactual", **REFINE}
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is trained: a method with as many examples as `size`, and the settings that are not the defaults."""
+    """What is trained: a method with as many examples as `size`, and the settings that are not the defaults.
+
+    Attributes:
+        fused: its scores in one conditional logit with what production thinks, as those of the text baseline are.
+    """
 
     method: str
     size: int  # ALL: whatever the log has
     settings: dict = dataclasses.field(default_factory=dict)
+    fused: bool = False
+
+    @property
+    def kind(self) -> str:
+        return self.method + " and production" * self.fused
 
     @property
     def name(self) -> str:
-        return f"{self.method} {self.size}" if self.size not in (0, ALL) else self.method
+        return f"{self.kind} {self.size}" if self.size not in (0, ALL) else self.kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +84,7 @@ class Comparison:
         reader: what "text" is: "strongest" on validation of all readers of captions, or "bilinear".
         sizes: plays that the text baseline learns from; the refining methods begin from sft on the largest.
         entries: what is trained, in this order.
+        common: settings that all entries have that do not say otherwise, the bare model among them.
         few: test impressions for prompts that take long (one pass a rotation, or written answers); 0 for all.
         checked: validation plays for those prompts.
         validated: validation impressions on which choices are valued; 0 for all.
@@ -79,6 +93,7 @@ class Comparison:
     build: Callable[[str], Log]
     sizes: tuple[int, ...]
     entries: tuple[Entry, ...]
+    common: dict = dataclasses.field(default_factory=dict)
     reader: str = "strongest"
     few: int = 0
     checked: int = 500
@@ -95,12 +110,16 @@ class Comparison:
 
     def settings(self, entry: Entry, seed: int, base: str) -> Settings:
         size = self.sizes[-1] if entry in self.baselines else entry.size
+        chosen = self.common | entry.settings
         other = entry.settings.get("prompt", DEFAULT) != DEFAULT
         checked = {"max_validation": self.checked} if other else {}
-        return Settings(base=base, seed=seed, **({"max_examples": size} | checked | entry.settings))
+        return Settings(base=base, seed=seed, **({"max_examples": size} | checked | chosen))
 
     def start(self, entry: Entry, settings: Settings) -> Entry:
-        """The entry that a refining method begins from: the last one with the same prompt; else itself."""
+        """The entry that a refining method begins from: the last one with the same prompt; that whose scores are fused;
+        else itself."""
+        if entry.fused:
+            return dataclasses.replace(entry, fused=False)
         first = METHODS[settings.method].refines
         if not first:
             return entry
@@ -143,7 +162,12 @@ WORLDS = {
         checked=40,
         entries=(*EVERY_METHOD, Entry("member-likelihood sft", 500, MEMBER), Entry("label sft", 500, LABEL)),
     ),
-    "broad": Comparison(_fiction(**PUBLISHED, genres="broad"), sizes=(ALL,), entries=(Entry("sft", ALL),)),
+    "broad": Comparison(
+        _fiction(**PUBLISHED, genres="broad"),
+        sizes=(ALL,),
+        common=TOPICS,
+        entries=(Entry("sft", ALL), Entry("sft", ALL, fused=True), Entry("genre-likelihood sft", ALL, GENRES)),
+    ),
     "shuffled": Comparison(
         lambda data: shuffled_plays(fiction.build(**PUBLISHED)),
         sizes=(ALL,),
@@ -268,7 +292,7 @@ class _Session:
             return False  # lifts over the baselines need their choices, which are kept in runs/ only
         if entry.method == "zero-shot":
             return any(row["entry"] == entry.name for row in rows)
-        asked = entry.name, seed, entry.settings
+        asked = entry.name, seed, self.comparison.common | entry.settings
         return any((row["entry"], row["seed"], row["settings"]) == asked for row in rows)
 
     def row(self, entry: Entry, seed: int) -> Row:
@@ -284,9 +308,9 @@ class _Session:
         }
         return Row(
             entry=entry.name,
-            method=entry.method,
+            method=entry.kind,
             seed=seed,
-            settings=entry.settings,
+            settings=self.comparison.common | entry.settings,
             test=worth["test"],
             validation=worth.get("validation"),
             seconds_in_all=round(time.perf_counter() - started, 1),
@@ -316,14 +340,18 @@ class _Session:
         """The scores on both splits, or on a part of test for prompts that take long; and what training says."""
         start, started = self.comparison.start(entry, settings), None
         folder = self.folder / f"seed-{settings.seed}" / start.name
-        if start != entry:  # it has settings of its own
+        if start != entry and not entry.fused:  # it has settings of its own
             started = post_train(self.log, folder / "sft", self.comparison.settings(start, settings.seed, self.base))
         training = post_train(self.log, folder / settings.method, settings)
         parts = self._parts()
         if settings.prompt != DEFAULT and self.comparison.few:
             parts = {"test": _some(parts["test"], self.comparison.few)}
-        adapter = folder / settings.method
-        chosen = {split: (part, llm_scores(self.log, part, settings, adapter)) for split, part in parts.items()}
+        scores = functools.partial(llm_scores, self.log, settings=settings, adapter=folder / settings.method)
+        if entry.fused:
+            plays = data.plays(self.log, "train", None, settings.seed)
+            check = data.plays(self.log, "validation", settings.max_validation, settings.seed)
+            scores = encoder_policies.fusion(self.readers.inputs, [scores], plays, check)
+        chosen = {split: (part, scores(part)) for split, part in parts.items()}
         kept = ("examples", "seconds", "tokens_per_second", "order_sensitivity", "teacher", "valid_answers")
         return chosen, {
             **{name: training[name] for name in kept},

@@ -29,12 +29,13 @@ HOUSE = {
     "posttrain": "train trl trainer adapters objectives progress processes rewards examples teacher settings",
     "captions": "fill record lengths local remote answers schema",
     "lm": "export generation embeddings prompts prompts.reasoned prompts.label prompts.appeal "
-    "prompts.member_likelihood prompts.genre_likelihood prompts.caption prompts.text forward tree calibration model "
-    "encoder embedded unsloth machine endpoint",
+    "prompts.clause_topics prompts.member_likelihood prompts.genre_likelihood prompts.caption prompts.text forward "
+    "tree calibration model encoder embedded unsloth machine endpoint",
     "worlds": "own upworthy movielens fiction fiction_worth fiction_members fiction_catalogue movielens_posters "
     "fiction_posters fiction_layouts poster movielens_text fiction_text simulation production tmdb sources registry",
     "data": "tables tables.importing tables.frames tables.kept tables.logged tables.propensities tables.derive "
-    "tables.sources splits sampling log storage background history oddities pictures contract columns dataset_card",
+    "tables.sources splits sampling log storage background clauses history oddities pictures contract columns "
+    "dataset_card",
     "ope": "synthetic comparison sample_size result batches selection sequences diagnostics sums reward_model "
     "intervals estimators feedback frames validation",
     "fingerprint": "",

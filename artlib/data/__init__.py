@@ -1,10 +1,10 @@
 """The Log: the one thing through which everything else meets.
 
 log.py the log in memory · storage.py its files and their columns · contract.py, oddities.py what may be wrong or odd
-about it · pictures.py artworks as images · history.py what members watched · background.py what a model has to know of
-the log that it was trained on · columns.py Arrow columns as arrays · sampling.py which impressions to learn from ·
-splits.py what of a split that judges another knows · dataset_card.py what a stranger is told of one · tables/ a log of
-somebody's own tables.
+about it · pictures.py artworks as images · history.py what members watched · clauses.py what synopses of it tell,
+clause by clause · background.py what a model has to know of the log that it was trained on · columns.py Arrow columns
+as arrays · sampling.py which impressions to learn from · splits.py what of a split that judges another knows ·
+dataset_card.py what a stranger is told of one · tables/ a log of somebody's own tables.
 """
 
 from artlib.data.background import Background

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 SAMPLE = 32  # captions by which a model's answers are calibrated
+AVERAGED = 20_000  # impressions whose histories make the average member's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +18,13 @@ class Background:
             none), > 0.
         captions: of artworks of the training split, `SAMPLE` at most: what a model says of these tells what it says of
             any.
+        told: L clauses of synopses that were watched most often, and the average member's share of each, see `clauses`.
     """
 
     genres: list[str]
     average: np.ndarray
     captions: list[str]
+    told: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def described(self) -> dict:
         """As JSON holds it."""

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artlib import files
-from artlib.data import contract, dataset_card, oddities, pictures, storage
-from artlib.data.background import SAMPLE, Background
+from artlib.data import clauses, contract, dataset_card, oddities, pictures, storage
+from artlib.data.background import AVERAGED, SAMPLE, Background
 from artlib.data.columns import codes, pad, replaced, rows_of, take
 from artlib.data.contract import SPLITS, LogError
 from artlib.data.history import History
@@ -274,8 +274,16 @@ class Log:
         arrays = train.arrays()
         known = np.unique(arrays.candidates[arrays.mask])
         captions = self.artworks["caption"].take(np.random.default_rng(0).permutation(known)[:SAMPLE])
+        most = train.take(np.random.default_rng(0).permutation(len(arrays))[:AVERAGED]).impressions
+        told = clauses.told_most(self.titles, self.history)
+        share, _ = clauses.shares(self.history, clauses.told_by(self.titles, told), most)
         # No genre has no fans at all.
-        return Background(self.history.genres, 0.99 * average + 0.01 / max(len(average), 1), captions.to_pylist())
+        return Background(
+            self.history.genres,
+            0.99 * average + 0.01 / max(len(average), 1),
+            captions.to_pylist(),
+            dict(zip(told, share.mean(axis=0).tolist(), strict=True)),
+        )
 
     def expected_reward(self) -> np.ndarray:
         """(n, K) true expected reward of every candidate; 0 where padded. Simulated worlds only."""

@@ -5,22 +5,18 @@ A artworks, L labels (genres or clauses), d the encoder's width, n impressions w
 """
 
 import abc
-import re
 from collections.abc import Callable
 
 import numpy as np
-import scipy.sparse
 import torch
 from tqdm import tqdm
 
 from artlib.data import Log, genre_names
+from artlib.data.clauses import clauses, excess, shares, told_by
 from artlib.data.contract import one_line
-from artlib.data.history import PSEUDO_TITLES
 from artlib.lm.embeddings import SHARPNESS, Inputs
 from artlib.lm.encoder import Encoder
 
-MOST_CLAUSES = 512  # of the titles that were watched most often
-PARTS = re.compile(r"[.;:,!?]+(?:\s+|$)")  # what stands between the clauses of a text
 BLUR = 10.0  # how sharply the most similar clause of a caption speaks for the whole
 BATCH = 64  # captions that are read at once
 ROWS = 4096  # impressions that are scored at once
@@ -98,32 +94,12 @@ class Genres(Reading):
 
 class Clauses(Reading):
     """sum_j w_j s_cj: s_cj how similar clause j, of the synopsis of something watched, is to the clause of the caption
-    that is most similar to it; w_j how much more often than the average member this one watched what it tells.
-
-    A vector of a whole text says what most of it is about; who stars in it, and in which tone it is told, is lost in
-    the mean. Clause by clause it is not.
-    """
+    that is most similar to it; w_j how much more often than the average member this one watched what it tells, see
+    `data.clauses`."""
 
     def __init__(self, log: Log):
-        self.log = log
-        synopses = [clauses(text) for text in log.titles["synopsis"].to_pylist()]
-        often = np.bincount(log.history.title, minlength=len(synopses))
-        place: dict[str, int] = {}
-        for title in np.argsort(-often, kind="stable")[: np.count_nonzero(often)]:
-            if len(place) + len(synopses[title]) > MOST_CLAUSES:
-                continue
-            for clause in synopses[title]:
-                place.setdefault(clause, len(place))
-        self.labels = list(place)
-        told = [sorted({place[clause] for clause in own if clause in place}) for own in synopses]
-        indptr = np.cumsum([0, *map(len, told)])
-        shape = len(synopses), len(place)
-        self._told = scipy.sparse.csr_matrix(
-            (np.ones(indptr[-1]), np.concatenate([[], *told]).astype(int), indptr), shape
-        )
-        train = log.split("train")
-        watched, n = self._watched(train if len(train.impressions) else log)
-        self._average = (1 / np.maximum(n, 1)) @ watched @ self._told / max(len(n), 1)
+        self.log, self.labels = log, list(log.background.told)
+        self._told, self._average = told_by(log.titles, self.labels), np.array(list(log.background.told.values()))
         self._captions = [clauses(text) or [""] for text in log.artworks["caption"].to_pylist()]
 
     def similarities(self, embed, labels, artworks):
@@ -143,21 +119,5 @@ class Clauses(Reading):
         return (SHARPNESS * torch.einsum("nl,nkl->nk", weights, chosen)).masked_fill(~torch.tensor(arrays.mask), -1e9)
 
     def weights(self, part: Log) -> np.ndarray:
-        """(n, L) the share of what a member watched that tells each clause, less the average member's; a short history
-        says little, as in `history.affinities`."""
-        watched, n = self._watched(part)
-        share = (watched @ self._told).toarray() / np.maximum(n, 1)[:, None]
-        return (n / (n + PSEUDO_TITLES))[:, None] * (share - self._average)
-
-    def _watched(self, part: Log) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
-        """(n, T) 1 for a title watched before, as often as it was; (n,) how many these were."""
-        start, stop = self.log.history.spans(part.impressions)
-        n, first = stop - start, np.cumsum([0, *(stop - start)])
-        rows = np.arange(first[-1]) - np.repeat(first[:-1] - start, n)
-        shape = len(n), self._told.shape[0]
-        return scipy.sparse.csr_matrix((np.ones(len(rows)), self.log.history.title[rows], first), shape), n
-
-
-def clauses(text: str) -> list[str]:
-    """What stands between the marks of a text, each once."""
-    return list(dict.fromkeys(part for part in PARTS.split(one_line(text)) if part))
+        """(n, L) of `data.clauses.excess`."""
+        return excess(*shares(self.log.history, self._told, part.impressions), self._average)

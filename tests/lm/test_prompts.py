@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from made_models import made_tokenizer
 
 from artlib import data
-from artlib.data import Log, background, contract
+from artlib.data import Log, background, clauses, contract
 from artlib.data.history import PSEUDO_TITLES
 from artlib.lm import embedded, model, prompts
 from artlib.lm.prompts import genre_likelihood, label
@@ -56,6 +56,9 @@ def test_text_from_a_log_cannot_change_the_structure(small_log, tokenizer, metho
                 pieces = [prompt.frame, *prompt.posters, prompt.member]
             elif method == "appeal":
                 pieces = [prompt.frame, *prompt.posters]
+            elif method == "clause-topics":
+                texts = [*prompt.told, *(text for artwork in prompt.artworks for text in artwork)]
+                pieces = [prompt.frame, [token for text in texts for token in text]]  # marks make more clauses
             else:
                 pieces = [prompt.trunk + prompt.general, prompt.trunk + prompt.member, *prompt.captions]
             newline = tokenizer("\n", add_special_tokens=False).input_ids[0]
@@ -174,6 +177,26 @@ def test_genre_likelihood_needs_genres(small_log, tokenizer):
         prompts.reader(bare, tokenizer, "genre-likelihood")
 
 
+def test_clause_topics_ask_about_every_clause_after_the_demonstrations(small_log, tokenizer):
+    (prompt,) = prompts.reader(small_log, tokenizer, "clause-topics").read(small_log.take(np.arange(1)))
+    caption = small_log.artworks["caption"][int(small_log.arrays().candidates[0, 0])].as_py()
+    read = [tokenizer.decode(ids) for ids in prompt.artworks[0]]
+    parts = clauses.clauses(caption)
+    assert read == [f" {part[0].upper()}{part[1:]}. Topic:" for part in parts] and len(read) > 1
+    frame = tokenizer.decode(prompt.frame)
+    assert frame.endswith("headmistress. Topic: school\nScene:") and frame.count("Topic:") == 5
+    told = [tokenizer.decode(ids) for ids in prompt.told]
+    assert len(told) == len(small_log.background.told) == len(prompt.weights)
+    assert told[0].removesuffix(". Topic:").strip().lower() == next(iter(small_log.background.told)).lower()
+
+
+def test_clause_topics_need_a_synopsis(small_log, tokenizer):
+    column = small_log.titles.schema.get_field_index("synopsis")
+    titles = small_log.titles.set_column(column, "synopsis", pa.array([""] * len(small_log.titles)))
+    with pytest.raises(ValueError, match="has a synopsis to read: use prompt=genre-likelihood"):
+        prompts.reader(dataclasses.replace(small_log, titles=titles), tokenizer, "clause-topics")
+
+
 def test_label_prompts_end_without_a_space_and_labels_are_one_token(small_log, tokenizer):
     prompt = prompts.reader(small_log, tokenizer, "label", max_tokens=100_000).read(small_log.take(np.arange(1)))[0]
     ids = prompt.ids(np.arange(len(prompt.options)))
@@ -193,7 +216,7 @@ def test_label_order_moves_captions_under_other_letters(small_log, tokenizer):
 def test_unknown_method_is_refused(small_log, tokenizer):
     with pytest.raises(
         ValueError,
-        match="'letters' is not one of genre-likelihood, appeal, caption, member-likelihood, label, reasoned",
+        match="'letters' is not one of genre-likelihood, appeal, caption, member-likelihood, clause-topics, label",
     ):
         prompts.reader(small_log, tokenizer, "letters")
 

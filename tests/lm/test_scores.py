@@ -1,5 +1,6 @@
 """Scores: a tree of captions in one pass gives what separate passes give, whatever the batch or the order."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from made_models import small_model
 
 from artlib.lm import calibration, embedded, forward, model, prompts
 from artlib.lm import tree as packing
-from artlib.lm.prompts import genre_likelihood, label, member_likelihood, reasoned
+from artlib.lm.prompts import clause_topics, genre_likelihood, label, member_likelihood, reasoned
 from artlib.lm.prompts.caption import BOTH, CaptionPrompt, tree
 from artlib.lm.prompts.label import LabelPrompt
 from artlib.lm.unsloth import ModelError
@@ -41,6 +42,11 @@ def members(small_log, tiny):
     rows = np.concatenate([np.flatnonzero(title == t)[:n] for t, n in zip(often, (5, 1, 4), strict=True)])
     reader = prompts.reader(small_log, tiny[1], "member-likelihood", n_recent=2, max_tokens=8192)
     return reader.read(small_log.take(np.random.default_rng(0).permutation(rows)))
+
+
+@pytest.fixture(scope="module")
+def topics(small_log, tiny):
+    return prompts.reader(small_log, tiny[1], "clause-topics", max_tokens=8192).read(small_log.take(np.arange(12)))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +112,46 @@ def test_members_share_a_trees_captions_up_to_its_size(members, monkeypatch):
     assert all(len(member_likelihood.tree([members[row] for row in rows]).ids) <= 2000 + longest for rows in shared)
     monkeypatch.setattr(member_likelihood, "PACKED", 1)
     assert sorted(member_likelihood.groups(members)) == [[row] for row in range(len(members))]
+
+
+def test_topics_are_compared_as_separate_full_forward_passes_have_them(tiny, topics):
+    """A caption's likeness to a clause is a soft maximum over its clauses of sum_v sqrt(p_v q_v)."""
+    import torch
+
+    language_model, few = copy.deepcopy(tiny[0]), topics[:3]
+    language_model.get_output_embeddings().weight.data *= 100  # else it takes all words for equally likely
+
+    def next_words(clauses: list[list[int]]) -> np.ndarray:
+        with torch.inference_mode():
+            ids = [torch.tensor([few[0].frame + clause]) for clause in clauses]
+            found = [language_model(input_ids=text, use_cache=False).logits[0, -1].double() for text in ids]
+        return torch.stack(found).softmax(dim=1).numpy()
+
+    found, told = prompts.score(language_model, few), next_words(few[0].told)
+    with torch.inference_mode():
+        trained = prompts.form_of(few).candidate_scores(language_model, prompts.collate(few)).numpy()
+    for row, prompt in enumerate(few):
+        assert prompt.told is few[0].told and np.abs(prompt.weights).max() > 0.02
+        for k, artwork in enumerate(prompt.artworks):
+            assert len(artwork) > 1
+            similar = np.sqrt(next_words(artwork)) @ np.sqrt(told).T
+            blur = clause_topics.BLUR
+            expected = prompt.weights @ np.log(np.exp(blur * similar).sum(axis=0)) / blur * clause_topics.SHARPNESS
+            assert found[row, k] == pytest.approx(expected, abs=1e-4)
+            assert trained[row, k] == pytest.approx(expected, abs=1e-3)
+        assert (found[row, len(prompt.artworks) :] == -np.inf).all()
+        assert (trained[row, len(prompt.artworks) :] == forward.MASKED_SCORE).all()
+    assert np.ptp(found[np.isfinite(found)]) > 0.01
+    np.testing.assert_allclose(prompts.score(language_model, few, batch_tokens=1), found, atol=1e-4)
+
+
+def test_clauses_that_were_read_are_not_read_again(tiny, topics, monkeypatch):
+    form = prompts.form_of(topics).remembering()
+    found = prompts.score(tiny[0], topics, form=form)
+    monkeypatch.setattr(clause_topics, "topics", None)
+    np.testing.assert_array_equal(prompts.score(tiny[0], topics[::-1], form=form)[::-1], found)
+    with pytest.raises(TypeError):
+        prompts.score(tiny[0], topics)
 
 
 def test_genre_likelihoods_equal_separate_full_forward_passes(tiny, posters):
@@ -329,17 +375,18 @@ def test_the_training_batch_scores_as_the_shared_scoring_does(tiny, kind, reques
     assert (batch[~real] == forward.MASKED_SCORE).all()
 
 
-@pytest.mark.parametrize("kind", ["captions", "posters", "questions"])
+@pytest.mark.parametrize("kind", ["captions", "posters", "questions", "topics"])
 def test_the_same_batch_gives_the_same_gradient_to_the_last_bit(small_log, kind, request):
     """Impressions share posters, so that gradients add up; were the order left to threads, no two runs would agree."""
     import torch
 
-    method = {"captions": "caption", "posters": "genre-likelihood", "questions": "label"}[kind]
+    methods = {"captions": "caption", "posters": "genre-likelihood", "questions": "label", "topics": "clause-topics"}
+    method = methods[kind]
     threads = torch.get_num_threads()
     request.addfinalizer(lambda: torch.set_num_threads(threads))
     torch.set_num_threads(2)
     language_model, tokenizer = model.load(embedded.TINY, dtype="float32", max_tokens=8192)
-    rows = small_log.split("train").take(np.arange(100 if kind == "posters" else 8))
+    rows = small_log.split("train").take(np.arange(100 if kind in ("posters", "topics") else 8))
     form = prompts.find(method)
     batch = form.collate(form.reader(small_log, tokenizer, max_tokens=8192).read(rows))
     shown = torch.tensor(rows.arrays().shown)

@@ -23,7 +23,7 @@ from artlib import files
 from artlib.analysis import evaluation
 from artlib.data import Log, LogError
 from artlib.data.columns import replaced
-from artlib.lm import embedded, generation, model
+from artlib.lm import embedded, generation, model, prompts
 from artlib.lm.prompts import genre_likelihood, text
 from artlib.policies import baselines, chooser, llm, requests
 from artlib.policies.chooser import Exploration
@@ -63,7 +63,7 @@ def tiny():
     return model.load(*LOADED)
 
 
-@pytest.mark.parametrize("prompt", ["genre-likelihood", "caption", "label", "member-likelihood", "appeal", "reasoned"])
+@pytest.mark.parametrize("prompt", prompts.PROMPTS)
 def test_a_request_alone_tells_a_form_all_that_the_log_does(small_log, prompt, tiny, monkeypatch):
     for module in (model, generation):
         monkeypatch.setattr(module, "load", lambda *_: tiny)

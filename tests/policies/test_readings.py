@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from artlib import data
-from artlib.data import genre_names
+from artlib.data import clauses, genre_names
 from artlib.lm import encoder as encoders
 from artlib.lm.embeddings import SHARPNESS, Inputs
 from artlib.policies import encoder, finetuned, readings
@@ -32,50 +32,11 @@ def read(request, small_log, model, artworks):
     """A reading, and the untrained encoder's table."""
     if request.param == "clauses":
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(readings, "MOST_CLAUSES", 80)  # for speed; more than finetuned.MANY
-            reading = Clauses(small_log)
+            patch.setattr(clauses, "MOST_CLAUSES", 80)  # for speed; more than finetuned.MANY
+            reading = Clauses(dataclasses.replace(small_log))
         return reading, reading.table(model, artworks)
     inputs = Inputs.read(small_log, model, artworks)
     return Genres(inputs), inputs.similarity()
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("In Lyon, a thief sings; meanwhile a dog sleeps. With A. B, Cy Dee.", 6),
-        ("One thing, one thing", 2),
-        ("no marks", 1),
-        (" , ;", 0),
-        ("", 0),
-    ],
-)
-def test_a_text_falls_into_its_clauses(text, found):
-    parts = readings.clauses(text)
-    assert len(parts) == found and all(part == part.strip() and part for part in parts)
-
-
-def test_a_decimal_point_and_an_apostrophe_part_nothing():
-    assert readings.clauses("it's 3.5 km") == ["it's 3.5 km"]
-
-
-def test_members_weigh_clauses_by_how_much_more_often_they_watched_them(small_log):
-    reading, part = Clauses(small_log), small_log.split("test").take(np.arange(20))
-    synopses = [readings.clauses(text) for text in small_log.titles["synopsis"].to_pylist()]
-    start, stop = small_log.history.spans(part.impressions)
-
-    def shares(log) -> np.ndarray:
-        first, last = log.history.spans(log.impressions)
-        rows = []
-        for a, b in zip(first, last, strict=True):
-            watched = [synopses[title] for title in log.history.title[a:b]]
-            rows.append([sum(clause in own for own in watched) / max(len(watched), 1) for clause in reading.labels])
-        return np.array(rows)
-
-    n = stop - start
-    average = shares(small_log.split("train")).mean(axis=0)
-    expected = (n / (n + 5))[:, None] * (shares(part) - average)
-    np.testing.assert_allclose(reading.weights(part), expected, atol=1e-12)
-    assert (n > 3).any() and np.abs(expected).max() > 0.05
 
 
 def test_a_caption_speaks_through_the_clause_that_is_most_similar(small_log, model):
@@ -84,33 +45,13 @@ def test_a_caption_speaks_through_the_clause_that_is_most_similar(small_log, mod
     table = reading.table(model, some)
     assert not np.delete(table, some, axis=0).any()
     for row in some:
-        own = model.embed(readings.clauses(small_log.artworks["caption"][int(row)].as_py())) @ labels.T
+        own = model.embed(clauses.clauses(small_log.artworks["caption"][int(row)].as_py())) @ labels.T
         np.testing.assert_allclose(table[row], np.log(np.exp(BLUR * own).sum(axis=0)) / BLUR, atol=1e-5)
     part = small_log.split("test").take(np.array([0]))
     asked = part.arrays().candidates[0][part.arrays().mask[0]]
     table = reading.table(model, asked)
     expected = SHARPNESS * table[asked] @ reading.weights(part)[0]
     np.testing.assert_allclose(reading.scores(table, part)[0, : len(asked)], expected, atol=1e-9)
-
-
-def test_what_is_watched_most_is_kept_where_there_are_too_many_clauses(small_log, monkeypatch):
-    monkeypatch.setattr(readings, "MOST_CLAUSES", 30)
-    few = Clauses(small_log)
-    assert 20 < len(few.labels) <= 30
-    most = np.bincount(small_log.history.title).argmax()
-    assert set(readings.clauses(small_log.titles["synopsis"][int(most)].as_py())) <= set(few.labels)
-    assert few.weights(small_log.split("test")).shape[1] == len(few.labels)
-
-
-def test_a_synopsis_too_long_to_keep_leaves_room_for_the_others(small_log, monkeypatch):
-    most = int(np.bincount(small_log.history.title).argmax())
-    synopses = small_log.titles["synopsis"].to_pylist()
-    synopses[most] = ". ".join(f"part {number}" for number in range(40))
-    at = small_log.titles.schema.get_field_index("synopsis")
-    titles = small_log.titles.set_column(at, small_log.titles.schema.field(at), pa.array(synopses))
-    monkeypatch.setattr(readings, "MOST_CLAUSES", 30)
-    found = Clauses(dataclasses.replace(small_log, titles=titles)).labels
-    assert len(found) > 20 and not any(clause.startswith("part") for clause in found)
 
 
 def test_impressions_are_scored_in_parts_as_all_at_once(small_log, read, monkeypatch):

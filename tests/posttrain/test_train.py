@@ -121,7 +121,7 @@ def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
         found.append(prompts.score(language_model, makers.reader_for(log, tokenizer, settings).read(rows)))
     np.testing.assert_array_equal(found[0], found[1])
     real = np.isfinite(found[0])
-    assert np.abs(found[0][real] - found[2][real]).max() > 1e-4
+    assert np.abs(found[0][real] - found[2][real]).max() > min(1e-4, 0.01 * np.ptp(found[2][real]))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -176,7 +176,7 @@ def notebooks(folder) -> Path:
         ("world=fictoin", "parameter world 'fictoin' is not one of fiction, movielens, own, upworthy, did you mean"),
         (
             "prompt=captoin",
-            "parameter prompt 'captoin' is not one of genre-likelihood, appeal, caption, member-likelihood, label",
+            "parameter prompt 'captoin' is not one of genre-likelihood, appeal, caption, member-likelihood, ",
         ),
         ("value_estimator=snip", "parameter value_estimator 'snip' is not one of ips, snips, dr, did you mean snips?"),
         ("dtype=half", "parameter dtype 'half' is not one of"),

@@ -1,6 +1,7 @@
 """Prompt forms: one file each, in the registry `PROMPTS`.
 
-text.py what they share · genre_likelihood.py, appeal.py, caption.py, label.py, reasoned.py the forms.
+text.py what they share · genre_likelihood.py, appeal.py, caption.py, member_likelihood.py, clause_topics.py, label.py,
+reasoned.py the forms.
 """
 
 import difflib
@@ -18,6 +19,7 @@ PROMPTS: dict[str, str | PromptForm] = {
     "appeal": "appeal",
     "caption": "caption",
     "member-likelihood": "member_likelihood",
+    "clause-topics": "clause_topics",
     "label": "label",
     "reasoned": "reasoned",
 }

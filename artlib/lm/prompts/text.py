@@ -73,7 +73,7 @@ class Reader(abc.ABC):
         self._title_genres = [[one_line(genre) for genre in genres] for genres in log.titles["genres"].to_pylist()]
         self._genres = [one_line(genre) for genre in self._history.genres]
         self._captions = [one_line(caption) for caption in log.artworks["caption"].to_pylist()]
-        self._kept: dict[int, list[int]] = {}
+        self._kept: dict[int, list] = {}
         self._pieces = Pieces(tokenizer)
         self._before, self._after = self.frame = tuple(frame or chat_frame(tokenizer))
 
@@ -127,13 +127,13 @@ class Reader(abc.ABC):
         self.shortened += fitted < len(recent)
         return ids
 
-    def _artwork(self, artwork: int) -> list[int]:
-        """What is read of an artwork, encoded once."""
+    def _artwork(self, artwork: int) -> list:
+        """What is read of an artwork, encoded once: token ids, or lists of them where it is read in parts."""
         if artwork not in self._kept:
             self._kept[artwork] = self._encode_artwork(self._captions[artwork])
         return self._kept[artwork]
 
-    def _encode_artwork(self, caption: str) -> list[int]:
+    def _encode_artwork(self, caption: str) -> list:
         return self._encode(f" {caption}")
 
     def _encode(self, text: str) -> list[int]:
