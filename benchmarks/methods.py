@@ -29,7 +29,7 @@ from artlib.analysis.comparison import Lift, Row, Worth
 from artlib.data import Log, shuffled_plays
 from artlib.lm import embedded, encoder, machine
 from artlib.policies import answers, baselines
-from artlib.policies import encoder as encoder_policies
+from artlib.policies.encoder import Scores, fusion
 from artlib.policies.llm import llm_scores
 from artlib.policies.text import Readers
 from artlib.posttrain.settings import METHODS, Settings
@@ -58,7 +58,7 @@ class Entry:
     """What is trained: a method with as many examples as `size`, and the settings that are not the defaults.
 
     Attributes:
-        fused: its scores in one conditional logit with what production thinks, as those of the text baseline are.
+        fused: with all that the text baseline fuses: it is one more reader in the same conditional logit.
     """
 
     method: str
@@ -68,7 +68,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        return self.method + " and production" * self.fused
+        return self.method + " and text" * self.fused
 
     @property
     def name(self) -> str:
@@ -153,7 +153,12 @@ WORLDS = {
         sizes=(20, 40),
         few=8,
         checked=6,
-        entries=(Entry("sft", 40), Entry("counterfactual", 80, COUNTERFACTUAL), Entry("label sft", 8, LABEL)),
+        entries=(
+            Entry("sft", 40),
+            Entry("sft", 40, fused=True),
+            Entry("counterfactual", 80, COUNTERFACTUAL),
+            Entry("label sft", 8, LABEL),
+        ),
     ),
     "fiction": Comparison(  # the log of `make run`
         _fiction(**PUBLISHED),
@@ -219,6 +224,7 @@ WORLDS = {
         sizes=(800, 5000, 110_000),
         entries=(
             Entry("sft", 110_000),
+            Entry("clause-topics sft", 110_000, TOPICS),
             Entry("label sft", 110_000, LABEL),
             Entry("caption sft", 110_000, CAPTION),
             Entry("sft-reasoning", 110_000, REASONED),
@@ -284,6 +290,7 @@ class _Session:
         self.log, self.folder, self.comparison, self.base = log, folder, comparison, base
         settings = comparison.settings(comparison.baselines[0], 0, base)
         self.readers = Readers(log, np.arange(len(log.artworks)), encoder_name, settings)
+        self._learnt: dict[int, dict[str, Scores]] = {}
 
     def is_done(self, entry: Entry, seed: int, rows: list[dict]) -> bool:
         """Whether a row has this entry, with these settings; nothing in zero-shot is random: one seed does for all."""
@@ -325,10 +332,10 @@ class _Session:
         parts = self._parts()
         if entry.method == "zero-shot":
             return {split: (part, llm_scores(self.log, part, settings, None)) for split, part in parts.items()}, {}
-        plays = data.plays(self.log, "train", entry.size, settings.seed)
-        check = data.plays(self.log, "validation", settings.max_validation, settings.seed)
+        plays, check = self._plays(entry.size, settings)
         if self.comparison.reader == "strongest":
-            choice = self.readers.strongest(plays, check)
+            whole = entry == self.comparison.baselines[-1]
+            choice = self.readers.strongest(plays, check, self._fused(settings.seed) if whole else None)
             name, scores = choice.name, choice.scores
         else:
             name = "base model, bilinear"
@@ -348,9 +355,8 @@ class _Session:
             parts = {"test": _some(parts["test"], self.comparison.few)}
         scores = functools.partial(llm_scores, self.log, settings=settings, adapter=folder / settings.method)
         if entry.fused:
-            plays = data.plays(self.log, "train", None, settings.seed)
-            check = data.plays(self.log, "validation", settings.max_validation, settings.seed)
-            scores = encoder_policies.fusion(self.readers.inputs, [scores], plays, check)
+            readers = [*self._fused(settings.seed).values(), scores]
+            scores = fusion(self.readers.inputs, readers, *self._plays(self.comparison.sizes[-1], settings))
         chosen = {split: (part, scores(part)) for split, part in parts.items()}
         kept = ("examples", "seconds", "tokens_per_second", "order_sensitivity", "teacher", "valid_answers")
         return chosen, {
@@ -360,6 +366,19 @@ class _Session:
             "resumed": training["resumed"] or bool(started and started["resumed"]),
             "validation_loss": [point["eval_loss"] for point in training["curve"] if "eval_loss" in point],
         }
+
+    def _plays(self, size: int, settings: Settings) -> tuple[Log, Log]:
+        """What readers of captions learn from, and are chosen by."""
+        check = data.plays(self.log, "validation", settings.max_validation, settings.seed)
+        return data.plays(self.log, "train", size, settings.seed), check
+
+    def _fused(self, seed: int) -> dict[str, Scores]:
+        """What the text baseline with the most plays fuses, learnt once for a seed."""
+        if seed not in self._learnt:
+            text = self.comparison.baselines[-1]
+            plays = self._plays(text.size, self.comparison.settings(text, seed, self.base))
+            self._learnt = {seed: self.readers.fused(*plays)}
+        return self._learnt[seed]
 
     def _parts(self) -> dict[str, Log]:
         parts = {split: self.log.split(split) for split in ("validation", "test")}

@@ -57,20 +57,26 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
         # The baseline is not compared with itself; who comes before it cannot be compared with it yet.
         assert (test["over_text"] is not None) == (test["over_zero_shot"] is not None) == (name in grid.names)
     assert rows["counterfactual 80"]["start_seconds"] == rows["sft 40"]["seconds"]
+    fused = rows["sft and text 40"]  # the same adapter, asked once more
+    assert fused["seconds"] == rows["sft 40"]["seconds"] and fused["start_seconds"] == 0
+    assert fused["test"]["value"] != rows["sft 40"]["test"]["value"]
     path = root / "results" / "methods-tiny-tiny.json"
     table = comparison.read(path).set_index("entry")
     assert list(table.index) == list(rows)
-    assert list(table["method"]) == ["zero-shot", "text", "text", "sft", "counterfactual", "label sft"]
-    assert list(table["learns_from"].fillna("")) == ["", "plays", "plays", "plays", "impressions", "plays"]
+    assert list(table["method"]) == [
+        *("zero-shot", "text", "text"),
+        *("sft", "sft and text", "counterfactual", "label sft"),
+    ]
+    assert list(table["learns_from"].fillna("")) == ["", *["plays"] * 4, "impressions", "plays"]
     spent = rows["counterfactual 80"]["seconds"] + rows["sft 40"]["seconds"]
     assert table.loc["counterfactual 80", "minutes"] == pytest.approx(spent / 60)
-    assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 3
+    assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 4
     np.testing.assert_array_equal(table["over_text"].notna(), [name in grid.names for name in rows])
     np.testing.assert_array_equal(table["order_after"].notna(), [name.startswith("label") for name in rows])
     figure = plots.methods(table.reset_index())
     by_plays, by_time, lifts = ([text.get_text() for text in axis.get_legend().texts] for axis in figure.axes)
     assert sorted(by_plays) == ["sft, seed 0", "text, seed 0", "zero-shot"]
-    assert by_time == ["sft", "counterfactual", "label sft", "zero-shot"]
+    assert by_time == ["sft", "sft and text", "counterfactual", "label sft", "zero-shot"]
     assert lifts == ["seed 0, n = 8", "seed 0, n = 200"]
     assert {label.get_text() for label in figure.axes[2].get_yticklabels()} == set(rows)
 

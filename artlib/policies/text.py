@@ -86,21 +86,31 @@ class Readers:
         }
         return min(losses, key=lambda name: losses[name], default=None)
 
-    def strongest(self, plays: Log, validation: Log) -> Choice:
-        """The reader with the lowest loss on validation, given some plays to learn from."""
+    def fused(self, plays: Log, validation: Log) -> dict[str, Scores]:
+        """Those that `encoder.fusion` takes: as the encoder comes, and post-trained once, from the reading that is the
+        best before."""
         found = self.untrained()
-        if name := self._best(validation):  # post-trained once, from the reading that is best before
+        if name := self._best(validation):
             reading, table = self.readings[name]
             found[f"encoder, {name}, post-trained"] = finetuned(
                 reading, table, self.artworks, self.encoder, plays, validation
             )
-        fused = list(found.values())
+        return found
+
+    def strongest(self, plays: Log, validation: Log, fused: dict[str, Scores] | None = None) -> Choice:
+        """The reader with the lowest loss on validation, given some plays to learn from.
+
+        Args:
+            fused: of the same plays, if it is known.
+        """
+        fused = self.fused(plays, validation) if fused is None else fused
+        found = dict(fused)
         if len(self.inputs.genres):
             found["encoder, genres, learnt"] = encoder.learnt_by_genres(self.inputs, plays, validation)
         found |= {
             "encoder, history, learnt": encoder.learnt_by_history(self.inputs, plays, validation),
             "encoder, play rates": encoder.learnt_by_rates(self.inputs, plays),
-            "encoder, fusion": encoder.fusion(self.inputs, fused, plays, validation),
+            "encoder, fusion": encoder.fusion(self.inputs, list(fused.values()), plays, validation),
         }
         losses = {name: encoder.loss(scores(validation), validation) for name, scores in found.items()}
         best = min(losses, key=lambda name: losses[name])
