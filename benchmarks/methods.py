@@ -124,7 +124,7 @@ class Comparison:
         if not first:
             return entry
         wanted = first if settings.prompt in (DEFAULT, METHODS[first].prompt) else f"{settings.prompt} {first}"
-        return [other for other in self.entries if other.method == wanted][-1]
+        return [other for other in self.entries if other.method == wanted and not other.fused][-1]
 
 
 def _fiction(**parameters) -> Callable[[str], Log]:
