@@ -135,6 +135,7 @@ ALL = 100_000  # plays: more than any log has that it is used for
 EVERY_METHOD = (
     *(Entry("sft", size) for size in (250, 500, 1000, 2000)),
     Entry("sft", ALL),
+    Entry("sft", ALL, fused=True),
     Entry("sft-ips", ALL, {"method": "sft-ips"}),
     Entry("sft-logq", ALL, {"method": "sft-logq"}),
     Entry("awsft", ALL, {"method": "awsft"}),
@@ -171,7 +172,12 @@ WORLDS = {
         _fiction(**PUBLISHED, genres="broad"),
         sizes=(ALL,),
         common=TOPICS,
-        entries=(Entry("sft", ALL), Entry("sft", ALL, fused=True), Entry("genre-likelihood sft", ALL, GENRES)),
+        entries=(
+            Entry("sft", ALL),
+            Entry("sft", ALL, fused=True),
+            Entry("zero-shot", ALL, fused=True),
+            Entry("genre-likelihood sft", ALL, GENRES),
+        ),
     ),
     "shuffled": Comparison(
         lambda data: shuffled_plays(fiction.build(**PUBLISHED)),
@@ -297,7 +303,7 @@ class _Session:
         folder = self._kept(seed).get(entry.name)
         if folder and not (folder / f"{entry.method}.parquet").exists():
             return False  # lifts over the baselines need their choices, which are kept in runs/ only
-        if entry.method == "zero-shot":
+        if entry.name == "zero-shot":
             return any(row["entry"] == entry.name for row in rows)
         asked = entry.name, seed, self.comparison.common | entry.settings
         return any((row["entry"], row["seed"], row["settings"]) == asked for row in rows)
@@ -331,7 +337,7 @@ class _Session:
         """The scores on both splits, and what was learnt from."""
         parts = self._parts()
         if entry.method == "zero-shot":
-            return {split: (part, llm_scores(self.log, part, settings, None)) for split, part in parts.items()}, {}
+            return self._chosen(self._scores(entry, settings, None), parts), {}
         plays, check = self._plays(entry.size, settings)
         if self.comparison.reader == "strongest":
             whole = entry == self.comparison.baselines[-1]
@@ -340,11 +346,15 @@ class _Session:
         else:
             name = "base model, bilinear"
             scores = functools.partial(self.readers.bilinear, plays=plays, validation=check)
-        chosen = {split: (part, scores(part)) for split, part in parts.items()}
-        return chosen, {"examples": len(plays.impressions), "learns_from": "plays", "reader": name}
+        told = {"examples": len(plays.impressions), "learns_from": "plays", "reader": name}
+        return self._chosen(scores, parts), told
 
     def _trained(self, entry: Entry, settings: Settings) -> tuple[dict, dict]:
         """The scores on both splits, or on a part of test for prompts that take long; and what training says."""
+        if entry.method == "zero-shot":  # fused: the weights of the fusion are what is learnt
+            plays, _ = self._plays(entry.size, settings)
+            told = {"examples": len(plays.impressions), "learns_from": "plays"}
+            return self._chosen(self._scores(entry, settings, None), self._parts()), told
         start, started = self.comparison.start(entry, settings), None
         folder = self.folder / f"seed-{settings.seed}" / start.name
         if start != entry and not entry.fused:  # it has settings of its own
@@ -353,11 +363,7 @@ class _Session:
         parts = self._parts()
         if settings.prompt != DEFAULT and self.comparison.few:
             parts = {"test": _some(parts["test"], self.comparison.few)}
-        scores = functools.partial(llm_scores, self.log, settings=settings, adapter=folder / settings.method)
-        if entry.fused:
-            readers = [*self._fused(settings.seed).values(), scores]
-            scores = fusion(self.readers.inputs, readers, *self._plays(self.comparison.sizes[-1], settings))
-        chosen = {split: (part, scores(part)) for split, part in parts.items()}
+        chosen = self._chosen(self._scores(entry, settings, folder / settings.method), parts)
         kept = ("examples", "seconds", "tokens_per_second", "order_sensitivity", "teacher", "valid_answers")
         return chosen, {
             **{name: training[name] for name in kept},
@@ -366,6 +372,18 @@ class _Session:
             "resumed": training["resumed"] or bool(started and started["resumed"]),
             "validation_loss": [point["eval_loss"] for point in training["curve"] if "eval_loss" in point],
         }
+
+    def _scores(self, entry: Entry, settings: Settings, adapter: Path | None) -> Scores:
+        """The language model's, or those of the fusion that it is one more reader of."""
+        scores = functools.partial(llm_scores, self.log, settings=settings, adapter=adapter)
+        if not entry.fused:
+            return scores
+        readers = [*self._fused(settings.seed).values(), scores]
+        return fusion(self.readers.inputs, readers, *self._plays(self.comparison.sizes[-1], settings))
+
+    @staticmethod
+    def _chosen(scores: Scores, parts: dict[str, Log]) -> dict[str, tuple[Log, np.ndarray]]:
+        return {split: (part, scores(part)) for split, part in parts.items()}
 
     def _plays(self, size: int, settings: Settings) -> tuple[Log, Log]:
         """What readers of captions learn from, and are chosen by."""

@@ -78,7 +78,7 @@ class TopicReader(Reader):
     def _prompt(self, title: int, profile: np.ndarray, watched: np.ndarray, artworks: np.ndarray) -> TopicPrompt:
         tells = np.concatenate([np.array([], dtype=int), *(self._tells[t] for t in watched)])
         share = np.bincount(tells, minlength=len(self._told)) / max(len(watched), 1)
-        weights = excess(share, np.array(len(watched)), self._average)
+        weights = excess(share, np.array(len(watched)), self._average).astype(np.float32)
         return TopicPrompt(self._frame, [self._artwork(k) for k in artworks], self._told, weights)
 
     def _clause(self, text: str) -> list[int]:
@@ -152,10 +152,10 @@ class ClauseTopics(PromptForm):
     by_title = True
 
     def decode(self, prompt: TopicPrompt, tokenizer) -> str:
-        order = np.argsort(-prompt.weights, kind="stable")[:3]
-        shown = "".join(f"\n[{prompt.weights[j]:+.2f}]{tokenizer.decode(prompt.told[j])}" for j in order)
-        clause, *more = map(tokenizer.decode, prompt.artworks[0])
-        return tokenizer.decode(prompt.frame) + "".join(f"{text}\nScene:" for text in (clause, *more)) + shown
+        most = np.argsort(-prompt.weights, kind="stable")[:3]
+        asked = "\nScene:".join(tokenizer.decode(text) for text in prompt.artworks[0])
+        told = "".join(f"\n({prompt.weights[j]:+.2f}){tokenizer.decode(prompt.told[j])}" for j in most)
+        return f"{tokenizer.decode(prompt.frame)}{asked}\n\nWatched more often than by others:{told}"
 
     def tree(self, prompt: TopicPrompt) -> Tree:
         """Two of its captions, as they are packed."""
