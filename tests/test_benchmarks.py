@@ -145,7 +145,7 @@ def test_entries_have_names_of_their_own(methods):
 def test_an_unknown_entry_is_named(methods, tmp_path, capsys):
     with pytest.raises(SystemExit):
         methods.main(["--world", "tiny", "--only", "sft 41"], tmp_path)
-    assert "'sft 41' is none of sft 40, counterfactual 80" in capsys.readouterr().err
+    assert "'sft 41' is none of sft 40, sft and text 40, counterfactual 80" in capsys.readouterr().err
 
 
 def test_results_of_another_log_are_not_continued(methods, compared, tmp_path):

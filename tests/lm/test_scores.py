@@ -119,7 +119,10 @@ def test_topics_are_compared_as_separate_full_forward_passes_have_them(tiny, top
     import torch
 
     language_model, few = copy.deepcopy(tiny[0]), topics[:3]
-    language_model.get_output_embeddings().weight.data *= 100  # else it takes all words for equally likely
+    for name, weights in language_model.named_parameters():
+        if "v_proj" in name or "o_proj" in name:
+            weights.data *= 30  # else what comes next hangs on the last token alone, which all clauses share
+    language_model.base_model.norm.weight.data *= 30  # else all words are equally likely
 
     def next_words(clauses: list[list[int]]) -> np.ndarray:
         with torch.inference_mode():
@@ -137,12 +140,12 @@ def test_topics_are_compared_as_separate_full_forward_passes_have_them(tiny, top
             similar = np.sqrt(next_words(artwork)) @ np.sqrt(told).T
             blur = clause_topics.BLUR
             expected = prompt.weights @ np.log(np.exp(blur * similar).sum(axis=0)) / blur * clause_topics.SHARPNESS
-            assert found[row, k] == pytest.approx(expected, abs=1e-4)
-            assert trained[row, k] == pytest.approx(expected, abs=1e-3)
+            assert found[row, k] == pytest.approx(expected, abs=2e-5)
+            assert trained[row, k] == pytest.approx(expected, abs=2e-5)
         assert (found[row, len(prompt.artworks) :] == -np.inf).all()
         assert (trained[row, len(prompt.artworks) :] == forward.MASKED_SCORE).all()
-    assert np.ptp(found[np.isfinite(found)]) > 0.01
-    np.testing.assert_allclose(prompts.score(language_model, few, batch_tokens=1), found, atol=1e-4)
+    assert np.ptp(found[np.isfinite(found)]) > 0.002
+    np.testing.assert_allclose(prompts.score(language_model, few, batch_tokens=1), found, atol=2e-5)
 
 
 def test_clauses_that_were_read_are_not_read_again(tiny, topics, monkeypatch):
