@@ -157,6 +157,7 @@ WORLDS = {
         entries=(
             Entry("sft", 40),
             Entry("sft", 40, fused=True),
+            Entry("zero-shot", 40, fused=True),
             Entry("counterfactual", 80, COUNTERFACTUAL),
             Entry("label sft", 8, LABEL),
         ),

@@ -1,5 +1,7 @@
 """Other people's models and tokenizers, small and with random weights."""
 
+import copy
+
 from artlib.lm import unsloth
 from artlib.lm.prompts import label
 
@@ -53,4 +55,15 @@ def made_tokenizer(kind: str, **special: str):
         tokenizer_object=core, unk_token="<unk>", additional_special_tokens=["<|user|>", "<|assistant|>"], **special
     )
     made.clean_up_tokenization_spaces = False
+    return made
+
+
+def telling(language_model):
+    """A copy of a random model whose next words differ by what it has read: as it comes, they hang on the last token
+    alone, and all are about equally likely."""
+    made = copy.deepcopy(language_model)
+    for name, weights in made.named_parameters():
+        if "v_proj" in name or "o_proj" in name:
+            weights.data *= 30
+    made.base_model.norm.weight.data *= 30
     return made

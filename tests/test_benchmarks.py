@@ -59,18 +59,20 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
     assert rows["counterfactual 80"]["start_seconds"] == rows["sft 40"]["seconds"]
     fused = rows["sft and text 40"]  # the same adapter, asked once more
     assert fused["seconds"] == rows["sft 40"]["seconds"] and fused["start_seconds"] == 0
-    assert fused["test"]["value"] != rows["sft 40"]["test"]["value"]
+    for alone in ("sft 40", "zero-shot"):
+        together = rows[f"{alone.removesuffix(' 40')} and text 40"]
+        assert together["test"]["value"] != rows[alone]["test"]["value"]
     path = root / "results" / "methods-tiny-tiny.json"
     table = comparison.read(path).set_index("entry")
     assert list(table.index) == list(rows)
     assert list(table["method"]) == [
         *("zero-shot", "text", "text"),
-        *("sft", "sft and text", "counterfactual", "label sft"),
+        *("sft", "sft and text", "zero-shot and text", "counterfactual", "label sft"),
     ]
-    assert list(table["learns_from"].fillna("")) == ["", *["plays"] * 4, "impressions", "plays"]
+    assert list(table["learns_from"].fillna("")) == ["", *["plays"] * 5, "impressions", "plays"]
     spent = rows["counterfactual 80"]["seconds"] + rows["sft 40"]["seconds"]
     assert table.loc["counterfactual 80", "minutes"] == pytest.approx(spent / 60)
-    assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 4
+    assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 2 + [True] + [False] * 2
     np.testing.assert_array_equal(table["over_text"].notna(), [name in grid.names for name in rows])
     np.testing.assert_array_equal(table["order_after"].notna(), [name.startswith("label") for name in rows])
     figure = plots.methods(table.reset_index())
@@ -145,7 +147,10 @@ def test_entries_have_names_of_their_own(methods):
 def test_an_unknown_entry_is_named(methods, tmp_path, capsys):
     with pytest.raises(SystemExit):
         methods.main(["--world", "tiny", "--only", "sft 41"], tmp_path)
-    assert "'sft 41' is none of sft 40, sft and text 40, counterfactual 80" in capsys.readouterr().err
+    assert (
+        "'sft 41' is none of sft 40, sft and text 40, zero-shot and text 40, counterfactual 80"
+        in capsys.readouterr().err
+    )
 
 
 def test_results_of_another_log_are_not_continued(methods, compared, tmp_path):

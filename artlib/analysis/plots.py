@@ -315,7 +315,8 @@ def methods(table: pd.DataFrame):
             linestyle="--",
             label="zero-shot",
         )
-        axis.yaxis.set_major_locator(MultipleLocator(0.05))
+        low, high = axis.get_ylim()
+        axis.yaxis.set_major_locator(MultipleLocator(0.05 if high - low > 0.1 else 0.01))
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.legend(fontsize="small")
     sizes = sorted(curves["examples"].unique())

@@ -190,6 +190,15 @@ def test_clause_topics_ask_about_every_clause_after_the_demonstrations(small_log
     assert told[0].removesuffix(". Topic:").strip().lower() == next(iter(small_log.background.told)).lower()
 
 
+def test_clause_topics_weigh_what_was_told_against_the_average_member(small_log, tokenizer):
+    some, known = small_log.take(np.arange(20)), small_log.background.told
+    read = prompts.reader(small_log, tokenizer, "clause-topics").read(some)
+    share, n = clauses.shares(small_log.history, clauses.told_by(small_log.titles, list(known)), some.impressions)
+    expected = clauses.excess(share, n, np.array(list(known.values())))
+    np.testing.assert_allclose([prompt.weights for prompt in read], expected, atol=1e-6)
+    assert (expected < -0.01).any() and (expected > 0.05).any()
+
+
 def test_clause_topics_need_a_synopsis(small_log, tokenizer):
     column = small_log.titles.schema.get_field_index("synopsis")
     titles = small_log.titles.set_column(column, "synopsis", pa.array([""] * len(small_log.titles)))

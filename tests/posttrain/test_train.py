@@ -121,7 +121,9 @@ def test_a_saved_adapter_reloads_to_scores_other_than_the_base_models(trained):
         found.append(prompts.score(language_model, makers.reader_for(log, tokenizer, settings).read(rows)))
     np.testing.assert_array_equal(found[0], found[1])
     real = np.isfinite(found[0])
-    assert np.abs(found[0][real] - found[2][real]).max() > min(1e-4, 0.01 * np.ptp(found[2][real]))
+    # To this form, clauses are nearly alike with the tiny model, which says much the same of all.
+    least = 0.01 * np.ptp(found[2][real]) if settings.prompt == "clause-topics" else 1e-4
+    assert np.abs(found[0][real] - found[2][real]).max() > least
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

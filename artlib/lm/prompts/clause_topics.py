@@ -147,7 +147,9 @@ class ClauseTopics(PromptForm):
     tells clause j; s_cj how similar, in what they are about, clause j is to the clause of caption c most similar."""
 
     name = "clause-topics"
-    meaning = "the model says in a word what each clause is about, of captions and of what was watched; the likest win"
+    meaning = (
+        "the model says in a word what each clause of captions and of what was watched is about; the most alike wins"
+    )
     reader = TopicReader
     by_title = True
 
