@@ -28,10 +28,11 @@ from artlib.analysis import evaluation
 from artlib.analysis.comparison import Lift, Row, Worth
 from artlib.data import Log, shuffled_plays
 from artlib.lm import embedded, encoder, machine
+from artlib.lm.calibration import fit_temperature, pooled, probabilities
 from artlib.policies import answers, baselines
-from artlib.policies.encoder import Scores, fusion
+from artlib.policies.encoder import Scores
 from artlib.policies.llm import llm_scores
-from artlib.policies.text import Readers
+from artlib.policies.text import Choice, Readers
 from artlib.posttrain.settings import METHODS, Settings
 from artlib.posttrain.train import post_train
 from artlib.running import run_folder
@@ -58,17 +59,18 @@ class Entry:
     """What is trained: a method with as many examples as `size`, and the settings that are not the defaults.
 
     Attributes:
-        fused: with all that the text baseline fuses: it is one more reader in the same conditional logit.
+        pooled: with the text baseline, see `calibration.pooled`. Of "text" itself, with another of another seed: what
+            any second reader brings.
     """
 
     method: str
     size: int  # ALL: whatever the log has
     settings: dict = dataclasses.field(default_factory=dict)
-    fused: bool = False
+    pooled: bool = False
 
     @property
     def kind(self) -> str:
-        return self.method + " and text" * self.fused
+        return self.method + " + text" * self.pooled
 
     @property
     def name(self) -> str:
@@ -81,8 +83,7 @@ class Comparison:
 
     Attributes:
         build: makes the log, given the folder of the data that it needs, if any.
-        reader: what "text" is: "strongest" on validation of all readers of captions, or "bilinear".
-        sizes: plays that the text baseline learns from; the refining methods begin from sft on the largest.
+        plays: that the text baseline learns from.
         entries: what is trained, in this order.
         common: settings that all entries have that do not say otherwise, the bare model among them.
         few: test impressions for prompts that take long (one pass a rotation, or written answers); 0 for all.
@@ -91,40 +92,36 @@ class Comparison:
     """
 
     build: Callable[[str], Log]
-    sizes: tuple[int, ...]
+    plays: int
     entries: tuple[Entry, ...]
     common: dict = dataclasses.field(default_factory=dict)
-    reader: str = "strongest"
     few: int = 0
     checked: int = 500
     validated: int = 0
 
     @property
     def baselines(self) -> tuple[Entry, ...]:
-        """What is asked before anything is trained; the last is the one that others are compared with."""
-        return Entry("zero-shot", 0), *(Entry("text", size) for size in self.sizes)
+        """What the others are compared with, and asked before them."""
+        return Entry("zero-shot", 0), Entry("text", self.plays)
 
     @property
     def names(self) -> list[str]:
         return [entry.name for entry in self.entries]
 
     def settings(self, entry: Entry, seed: int, base: str) -> Settings:
-        size = self.sizes[-1] if entry in self.baselines else entry.size
+        size = self.plays if entry in self.baselines else entry.size
         chosen = self.common | entry.settings
         other = entry.settings.get("prompt", DEFAULT) != DEFAULT
         checked = {"max_validation": self.checked} if other else {}
         return Settings(base=base, seed=seed, **({"max_examples": size} | checked | chosen))
 
     def start(self, entry: Entry, settings: Settings) -> Entry:
-        """The entry that a refining method begins from: the last one with the same prompt; that whose scores are fused;
-        else itself."""
-        if entry.fused:
-            return dataclasses.replace(entry, fused=False)
+        """The entry that a refining method begins from, the last one with the same prompt; else itself."""
         first = METHODS[settings.method].refines
         if not first:
             return entry
         wanted = first if settings.prompt in (DEFAULT, METHODS[first].prompt) else f"{settings.prompt} {first}"
-        return [other for other in self.entries if other.method == wanted and not other.fused][-1]
+        return [other for other in self.entries if other.method == wanted and not other.pooled][-1]
 
 
 def _fiction(**parameters) -> Callable[[str], Log]:
@@ -133,9 +130,11 @@ def _fiction(**parameters) -> Callable[[str], Log]:
 
 ALL = 100_000  # plays: more than any log has that it is used for
 EVERY_METHOD = (
-    *(Entry("sft", size) for size in (250, 500, 1000, 2000)),
+    *(Entry(method, size) for size in (250, 500, 1000, 2000) for method in ("text", "sft")),
     Entry("sft", ALL),
-    Entry("sft", ALL, fused=True),
+    Entry("sft", ALL, pooled=True),
+    Entry("zero-shot", ALL, pooled=True),
+    Entry("text", ALL, pooled=True),
     Entry("sft-ips", ALL, {"method": "sft-ips"}),
     Entry("sft-logq", ALL, {"method": "sft-logq"}),
     Entry("awsft", ALL, {"method": "awsft"}),
@@ -151,71 +150,62 @@ PUBLISHED = {"n_users": 2000, "n_titles": 200, "n_train": 20_000, "n_validation"
 WORLDS = {
     "tiny": Comparison(  # to try the comparison out
         _fiction(n_users=100, n_titles=60, n_train=600, n_validation=200, n_test=200),
-        sizes=(20, 40),
+        plays=40,
         few=8,
         checked=6,
         entries=(
+            Entry("text", 20),
             Entry("sft", 40),
-            Entry("sft", 40, fused=True),
-            Entry("zero-shot", 40, fused=True),
+            Entry("sft", 40, pooled=True),
+            Entry("zero-shot", 40, pooled=True),
+            Entry("text", 40, pooled=True),
             Entry("counterfactual", 80, COUNTERFACTUAL),
+            Entry("counterfactual", 80, COUNTERFACTUAL, pooled=True),
             Entry("label sft", 8, LABEL),
         ),
     ),
     "fiction": Comparison(  # the log of `make run`
         _fiction(**PUBLISHED),
-        sizes=(ALL,),
+        plays=ALL,
         few=300,
         checked=40,
-        entries=(*EVERY_METHOD, Entry("member-likelihood sft", 500, MEMBER), Entry("label sft", 500, LABEL)),
+        entries=(
+            *EVERY_METHOD,
+            Entry("member-likelihood sft", 500, MEMBER),
+            Entry("label sft", 500, LABEL),
+            Entry("caption sft", 500, CAPTION),
+            Entry("sft-reasoning", 300, REASONED),
+        ),
     ),
     "broad": Comparison(
         _fiction(**PUBLISHED, genres="broad"),
-        sizes=(ALL,),
+        plays=ALL,
         common=TOPICS,
         entries=(
             Entry("sft", ALL),
-            Entry("sft", ALL, fused=True),
-            Entry("zero-shot", ALL, fused=True),
+            Entry("sft", ALL, pooled=True),
+            Entry("zero-shot", ALL, pooled=True),
+            Entry("text", ALL, pooled=True),
             Entry("genre-likelihood sft", ALL, GENRES),
         ),
     ),
     "shuffled": Comparison(
         lambda data: shuffled_plays(fiction.build(**PUBLISHED)),
-        sizes=(ALL,),
+        plays=ALL,
         entries=(Entry("sft", ALL), Entry("softmax-dpo", ALL, {**DPO, "method": "softmax-dpo"})),
-    ),
-    "fiction-300": Comparison(  # measured before there were encoders
-        _fiction(n_users=2000, n_titles=300, n_train=12_000, n_validation=2000, n_test=2000, seed=11),
-        sizes=(250, 500, 1000, 2000),
-        reader="bilinear",
-        few=300,
-        checked=40,
-        entries=(
-            Entry("sft twice", 2000, {"epochs": 2}),  # a second pass, as the methods that go on from sft have
-            *(Entry("sft", size) for size in (250, 500, 1000, 2000)),
-            Entry("sft-ips", 2000, {"method": "sft-ips"}),
-            Entry("dpo", 2000, DPO),
-            Entry("softmax-dpo", 2000, {**DPO, "method": "softmax-dpo"}),
-            Entry("counterfactual", 2000, COUNTERFACTUAL),
-            Entry("counterfactual", 12_000, COUNTERFACTUAL),
-            Entry("counterfactual-dr", 12_000, {"value_estimator": "dr", **COUNTERFACTUAL}),
-            Entry("caption sft", 500, {**CAPTION, "max_validation": 100}),
-            Entry("label sft", 500, LABEL),
-            Entry("label dpo", 200, {**LABEL, "method": "dpo", "learning_rate": 1e-4}),
-            Entry("sft-reasoning", 300, REASONED),
-        ),
     ),
     "movielens": Comparison(
         lambda data: movielens.build(data, n_train=20_000, n_validation=3000, n_test=2000),
-        sizes=(800, 3000),
-        reader="bilinear",
+        plays=3000,
         few=300,
         checked=120,
         validated=500,
         entries=(
-            Entry("sft by 4 titles", 800),  # a step, as elsewhere
             Entry("sft", 3000, FEW_PLAYS),  # not last: others go on from sft on 800
+            Entry("sft", 3000, FEW_PLAYS, pooled=True),
+            Entry("zero-shot", 3000, pooled=True),
+            Entry("text", 3000, pooled=True),
+            Entry("text", 800),
             Entry("sft", 800, FEW_PLAYS),
             Entry("sft-ips", 800, {**FEW_PLAYS, "method": "sft-ips"}),
             Entry("dpo", 800, {**FEW_PLAYS, **DPO}),
@@ -228,8 +218,10 @@ WORLDS = {
     ),
     "paper": Comparison(
         _fiction(n_users=20_000, n_titles=3000, n_train=110_000, n_validation=5000, n_test=5000),
-        sizes=(800, 5000, 110_000),
+        plays=110_000,
         entries=(
+            Entry("text", 800),
+            Entry("text", 5000),
             Entry("sft", 110_000),
             Entry("clause-topics sft", 110_000, TOPICS),
             Entry("label sft", 110_000, LABEL),
@@ -295,9 +287,8 @@ class _Session:
 
     def __init__(self, log: Log, folder: Path, comparison: Comparison, base: str, encoder_name: str):
         self.log, self.folder, self.comparison, self.base = log, folder, comparison, base
-        settings = comparison.settings(comparison.baselines[0], 0, base)
-        self.readers = Readers(log, np.arange(len(log.artworks)), encoder_name, settings)
-        self._learnt: dict[int, dict[str, Scores]] = {}
+        self.readers = Readers(log, np.arange(len(log.artworks)), encoder_name)
+        self._texts: dict[tuple[int, int], Choice] = {}
 
     def is_done(self, entry: Entry, seed: int, rows: list[dict]) -> bool:
         """Whether a row has this entry, with these settings; nothing in zero-shot is random: one seed does for all."""
@@ -313,13 +304,13 @@ class _Session:
         """Train if there is something to train, choose the best candidate on both splits, and value the choices."""
         started = time.perf_counter()
         settings = self.comparison.settings(entry, seed, self.base)
-        if entry in self.comparison.baselines:
-            chosen, told = self._baseline(entry, settings)
-        else:
-            chosen, told = self._trained(entry, settings)
-        worth = {
-            split: self._worth(part, baselines.greedy(scores), entry, seed) for split, (part, scores) in chosen.items()
-        }
+        scores, told = self._reader(entry, settings)
+        if entry.pooled:
+            scores = self._beside_text(scores, seed)
+        parts = self._parts()
+        if settings.prompt != DEFAULT and self.comparison.few:
+            parts = {"test": _some(parts["test"], self.comparison.few)}
+        worth = {split: self._worth(part, baselines.greedy(scores(part)), entry, seed) for split, part in parts.items()}
         return Row(
             entry=entry.name,
             method=entry.kind,
@@ -334,39 +325,25 @@ class _Session:
             **told,
         )
 
-    def _baseline(self, entry: Entry, settings: Settings) -> tuple[dict, dict]:
-        """The scores on both splits, and what was learnt from."""
-        parts = self._parts()
+    def _reader(self, entry: Entry, settings: Settings) -> tuple[Scores, dict]:
+        """What scores candidates, trained if there is something to train; and what training says."""
+        ask = functools.partial(llm_scores, self.log, settings=settings)
+        if entry == self.comparison.baselines[0]:
+            return functools.partial(ask, adapter=None), {}
+        learnt = {"examples": len(self._plays(entry.size, settings.seed).impressions), "learns_from": "plays"}
         if entry.method == "zero-shot":
-            return self._chosen(self._scores(entry, settings, None), parts), {}
-        plays, check = self._plays(entry.size, settings)
-        if self.comparison.reader == "strongest":
-            whole = entry == self.comparison.baselines[-1]
-            choice = self.readers.strongest(plays, check, self._fused(settings.seed) if whole else None)
-            name, scores = choice.name, choice.scores
-        else:
-            name = "base model, bilinear"
-            scores = functools.partial(self.readers.bilinear, plays=plays, validation=check)
-        told = {"examples": len(plays.impressions), "learns_from": "plays", "reader": name}
-        return self._chosen(scores, parts), told
-
-    def _trained(self, entry: Entry, settings: Settings) -> tuple[dict, dict]:
-        """The scores on both splits, or on a part of test for prompts that take long; and what training says."""
-        if entry.method == "zero-shot":  # fused: the weights of the fusion are what is learnt
-            plays, _ = self._plays(entry.size, settings)
-            told = {"examples": len(plays.impressions), "learns_from": "plays"}
-            return self._chosen(self._scores(entry, settings, None), self._parts()), told
-        start, started = self.comparison.start(entry, settings), None
+            return functools.partial(ask, adapter=None), learnt
+        if entry.method == "text":
+            choice = self._text(entry.size, settings.seed + entry.pooled)  # another, to be pooled with
+            return choice.scores, learnt | {"reader": choice.name}
+        alone = dataclasses.replace(entry, pooled=False)
+        start, started = self.comparison.start(alone, settings), None
         folder = self.folder / f"seed-{settings.seed}" / start.name
-        if start != entry and not entry.fused:  # it has settings of its own
+        if start != alone:  # it has settings of its own
             started = post_train(self.log, folder / "sft", self.comparison.settings(start, settings.seed, self.base))
         training = post_train(self.log, folder / settings.method, settings)
-        parts = self._parts()
-        if settings.prompt != DEFAULT and self.comparison.few:
-            parts = {"test": _some(parts["test"], self.comparison.few)}
-        chosen = self._chosen(self._scores(entry, settings, folder / settings.method), parts)
         kept = ("examples", "seconds", "tokens_per_second", "order_sensitivity", "teacher", "valid_answers")
-        return chosen, {
+        return functools.partial(ask, adapter=folder / settings.method), {
             **{name: training[name] for name in kept},
             "learns_from": "impressions" if settings.all_impressions else "plays",
             "start_seconds": started["seconds"] if started else 0.0,
@@ -374,30 +351,29 @@ class _Session:
             "validation_loss": [point["eval_loss"] for point in training["curve"] if "eval_loss" in point],
         }
 
-    def _scores(self, entry: Entry, settings: Settings, adapter: Path | None) -> Scores:
-        """The language model's, or those of the fusion that it is one more reader of."""
-        scores = functools.partial(llm_scores, self.log, settings=settings, adapter=adapter)
-        if not entry.fused:
-            return scores
-        readers = [*self._fused(settings.seed).values(), scores]
-        return fusion(self.readers.inputs, readers, *self._plays(self.comparison.sizes[-1], settings))
+    def _beside_text(self, scores: Scores, seed: int) -> Scores:
+        """Those of a reader pooled with the text baseline, each at the temperature that suits the validation plays."""
+        check, text = self._checked(seed), self._text(self.comparison.plays, seed).scores
+        both = [(one, fit_temperature(one(check), check.arrays().shown)) for one in (scores, text)]
 
-    @staticmethod
-    def _chosen(scores: Scores, parts: dict[str, Log]) -> dict[str, tuple[Log, np.ndarray]]:
-        return {split: (part, scores(part)) for split, part in parts.items()}
+        def together(part: Log) -> np.ndarray:
+            shares = pooled([probabilities(one(part), temperature) for one, temperature in both])
+            return np.where(part.arrays().mask, shares, -np.inf)
 
-    def _plays(self, size: int, settings: Settings) -> tuple[Log, Log]:
-        """What readers of captions learn from, and are chosen by."""
-        check = data.plays(self.log, "validation", settings.max_validation, settings.seed)
-        return data.plays(self.log, "train", size, settings.seed), check
+        return together
 
-    def _fused(self, seed: int) -> dict[str, Scores]:
-        """What the text baseline with the most plays fuses, learnt once for a seed."""
-        if seed not in self._learnt:
-            text = self.comparison.baselines[-1]
-            plays = self._plays(text.size, self.comparison.settings(text, seed, self.base))
-            self._learnt = {seed: self.readers.fused(*plays)}
-        return self._learnt[seed]
+    def _text(self, size: int, seed: int) -> Choice:
+        """The strongest reader of captions by so many plays, learnt once for a seed."""
+        if (size, seed) not in self._texts:
+            self._texts[size, seed] = self.readers.strongest(self._plays(size, seed), self._checked(seed), seed)
+        return self._texts[size, seed]
+
+    def _plays(self, size: int, seed: int) -> Log:
+        return data.plays(self.log, "train", size, seed)
+
+    def _checked(self, seed: int) -> Log:
+        """The validation plays by which readers are chosen."""
+        return data.plays(self.log, "validation", Settings().max_validation, seed)
 
     def _parts(self) -> dict[str, Log]:
         parts = {split: self.log.split(split) for split in ("validation", "test")}
@@ -407,7 +383,7 @@ class _Session:
 
     def _kept(self, seed: int) -> dict[str, Path]:
         """Where the choices lie of the baselines that others are compared with: the bare model's, and text's."""
-        zero_shot, *_, text = self.comparison.baselines
+        zero_shot, text = self.comparison.baselines
         return {zero_shot.name: self.folder / "policies", text.name: self.folder / f"seed-{seed}" / "policies"}
 
     def _worth(self, part: Log, chosen: np.ndarray, entry: Entry, seed: int) -> Worth:

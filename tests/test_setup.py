@@ -25,7 +25,7 @@ HOUSE = {
     "commands": "notebooks models logs",
     "running": "pipeline report publish notebook forecast display run_folder parameters",
     "analysis": "explorer plots posters errors entries evaluation comparison choices summary",
-    "policies": "chooser answers text finetuned encoder readings bilinear rates llm given requests baselines",
+    "policies": "chooser answers text finetuned encoder readings rates llm given requests baselines",
     "posttrain": "train trl trainer adapters objectives progress processes rewards examples teacher settings",
     "captions": "fill record lengths local remote answers schema",
     "lm": "export generation embeddings prompts prompts.reasoned prompts.label prompts.appeal "

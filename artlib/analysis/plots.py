@@ -282,7 +282,8 @@ def methods(table: pd.DataFrame):
 
     Hollow points: entries that were asked about fewer test impressions than the others.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(16, 6.5), width_ratios=(1, 1, 1.2), layout="constrained")
+    size = 16, max(6.5, 0.32 * table["entry"].nunique())
+    figure, axes = plt.subplots(1, 3, figsize=size, width_ratios=(1, 1, 1.2), layout="constrained")
     names = list(table["method"].unique())
     looks = {name: {"color": f"C{n % 10}", "marker": "os^Dv<>PX*hd"[n % 12]} for n, name in enumerate(names)}
     filled = {True: {}, False: {"markerfacecolor": "white"}}

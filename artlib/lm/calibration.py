@@ -1,6 +1,7 @@
 """From scores of candidates to probabilities."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.optimize
@@ -20,6 +21,20 @@ def probabilities(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     z = scores / temperature
     p = np.exp(z - z.max(axis=1, keepdims=True))
     return p / p.sum(axis=1, keepdims=True)
+
+
+def pooled(choices: Sequence[np.ndarray]) -> np.ndarray:
+    """What several readers expect together, each counting the same: the logarithmic opinion pool, p proportional to
+    prod_j p_j^(1/J) (Genest and Zidek 1986).
+
+    Args:
+        choices: J times (n, K) probabilities, 0 where padded.
+
+    Returns:
+        (n, K) probabilities, 0 where padded.
+    """
+    with np.errstate(divide="ignore"):
+        return probabilities(np.mean(np.log(choices), axis=0))
 
 
 def fit_temperature(scores: np.ndarray, chosen: np.ndarray, weight: np.ndarray | None = None) -> float:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from artlib import data, files, fingerprint, policies
 from artlib.data import Log, LogError, genre_names, pad, unpad
 from artlib.lm import machine
-from artlib.lm.calibration import fit_temperature, probabilities
+from artlib.lm.calibration import fit_temperature, pooled, probabilities
 from artlib.lm.encoder import EMBEDDED
 from artlib.policies.baselines import greedy, untrained
 from artlib.policies.llm import llm_scores
@@ -23,6 +23,7 @@ from artlib.policies.text import Choice, Readers
 from artlib.posttrain import adapters
 from artlib.posttrain.settings import Settings
 
+AND_TEXT = "+text"  # of the names of policies that are pooled with `text`
 # The settings that the bare model's answers depend on.
 SCORING = (
     "base",
@@ -64,12 +65,13 @@ def ask(
         The test split that was asked about.
     """
     session = _Session.open(log, Path(folder), settings, most, deterministic, encoder, report)
+    session.forget_all_but(trained)
     session.ask_baselines()
     session.ask_text()
     session.ask_zero_shot(trained)
     for name, adapter in trained.items():
         session.ask_adapter(name, adapter)
-    session.forget_adapters_but(trained)
+    session.pool_with_text(trained)
     return session.test
 
 
@@ -110,6 +112,12 @@ class _Session:
         asked = files.read_json(folder / "fingerprint.json") or {}
         return cls(log, folder, settings, test, validation, deterministic, encoder, report, asked, common)
 
+    def forget_all_but(self, trained: dict[str, Path]) -> None:
+        """Remove answers of adapters that the run no longer has, and those that others are pooled from anew."""
+        for path in self.folder.glob("llm-*.parquet"):
+            if path.stem not in trained and path.stem != "llm-zero-shot":
+                files.discard(path)
+
     def ask_baselines(self) -> None:
         """Those that are computed in no time: nothing of them is kept."""
         for name, policy in untrained(self.log, self.test).items():
@@ -123,12 +131,12 @@ class _Session:
         plays = data.plays(self.log, "train", None, self.settings.seed)
         parts = [part.arrays() for part in (self.log.split("train"), self.validation, self.test)]
         artworks = np.unique(np.concatenate([part.candidates[part.mask] for part in parts]))
-        readers = Readers(self.log, artworks, self.encoder, self.settings)
+        readers = Readers(self.log, artworks, self.encoder)
         sizes = {"text": self.settings.max_examples, "text-whole-log": len(plays.impressions)}
         if self.settings.max_examples >= sizes["text-whole-log"]:  # they would be the same
             files.discard(self.folder / "text-whole-log.parquet")
             del sizes["text-whole-log"]
-        question = {"base": self.settings.base, "encoder": self.encoder}
+        question = {"encoder": self.encoder, "seed": self.settings.seed}
         if genre_names(self.log.titles):
             zero_shot = functools.cache(lambda: readers.zero_shot(self.validation))
             self._ask("encoder-zero-shot", question, lambda part: zero_shot()(part))
@@ -138,7 +146,7 @@ class _Session:
 
             @functools.cache
             def choice(name: str = name, some: Log = some) -> Choice:
-                found = readers.strongest(some, self.validation)
+                found = readers.strongest(some, self.validation, self.settings.seed)
                 chosen[name] = {"chosen": found.name, "losses": found.losses, "plays": len(some.impressions)}
                 files.write_json(self.folder / "readers.json", chosen)
                 return found
@@ -165,11 +173,13 @@ class _Session:
         scores = functools.partial(llm_scores, self.log, settings=own, adapter=adapter, frame=training["frame"])
         self._ask(name, {"adapter": files.sha256(adapter / "training.json")}, scores, training["temperature"])
 
-    def forget_adapters_but(self, trained: dict[str, Path]) -> None:
-        """Remove answers of adapters that the run no longer has."""
-        for path in self.folder.glob("llm-*.parquet"):
-            if path.stem not in trained and path.stem != "llm-zero-shot":
-                files.discard(path)
+    def pool_with_text(self, trained: dict[str, Path]) -> None:
+        """The post-trained models together with the text baseline, from what each said: in no time, nothing is kept."""
+        choices = read(self.folder, self.test, "choice")
+        for name in trained:
+            both = pooled([choices[name], choices["text"]])
+            shares = greedy(np.where(self.test.arrays().mask, both, -np.inf)) if self.deterministic else both
+            save(self.folder, name + AND_TEXT, self.test, shares, both)
 
     def _ask(
         self, name: str, question: dict, scores: Callable[[Log], np.ndarray], temperature: float | None = None

@@ -9,11 +9,9 @@ from artlib.data import Log
 from artlib.lm import encoder as encoders
 from artlib.lm.embeddings import Inputs
 from artlib.policies import encoder
-from artlib.policies.bilinear import bilinear_scores, caption_embeddings
 from artlib.policies.encoder import Scores
 from artlib.policies.finetuned import finetuned
 from artlib.policies.readings import Clauses, Genres, Reading
-from artlib.posttrain.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +35,10 @@ class Readers:
     Args:
         artworks: (M,) rows in `artworks` that will be asked about, those of all plays among them.
         encoder_name: see `lm.encoder.load`.
-        settings: whose base model's embeddings the bilinear reader takes.
     """
 
-    def __init__(self, log: Log, artworks: np.ndarray, encoder_name: str, settings: Settings):
-        self.log, self.artworks, self.encoder_name, self.settings = log, artworks, encoder_name, settings
+    def __init__(self, log: Log, artworks: np.ndarray, encoder_name: str):
+        self.log, self.artworks, self.encoder_name = log, artworks, encoder_name
 
     @functools.cached_property
     def encoder(self) -> encoders.Encoder:
@@ -50,10 +47,6 @@ class Readers:
     @functools.cached_property
     def inputs(self) -> Inputs:
         return Inputs.read(self.log, self.encoder, self.artworks)
-
-    @functools.cached_property
-    def embeddings(self) -> np.ndarray:
-        return caption_embeddings(self.log, self.artworks, self.settings)
 
     @functools.cached_property
     def readings(self) -> dict[str, tuple[Reading, np.ndarray]]:
@@ -86,36 +79,27 @@ class Readers:
         }
         return min(losses, key=lambda name: losses[name], default=None)
 
-    def fused(self, plays: Log, validation: Log) -> dict[str, Scores]:
-        """Those that `encoder.fusion` takes: as the encoder comes, and post-trained once, from the reading that is the
-        best before."""
+    def strongest(self, plays: Log, validation: Log, seed: int = 0) -> Choice:
+        """The reader with the lowest loss on validation, given some plays to learn from. The encoder is post-trained
+        once, from the reading that is the best before; the fusion takes it and all that learn nothing.
+
+        Args:
+            seed: of the post-training.
+        """
         found = self.untrained()
         if name := self._best(validation):
             reading, table = self.readings[name]
             found[f"encoder, {name}, post-trained"] = finetuned(
-                reading, table, self.artworks, self.encoder, plays, validation
+                reading, table, self.artworks, self.encoder, plays, validation, seed
             )
-        return found
-
-    def strongest(self, plays: Log, validation: Log, fused: dict[str, Scores] | None = None) -> Choice:
-        """The reader with the lowest loss on validation, given some plays to learn from.
-
-        Args:
-            fused: of the same plays, if it is known.
-        """
-        fused = self.fused(plays, validation) if fused is None else fused
-        found = dict(fused)
+        fused = list(found.values())
         if len(self.inputs.genres):
             found["encoder, genres, learnt"] = encoder.learnt_by_genres(self.inputs, plays, validation)
         found |= {
             "encoder, history, learnt": encoder.learnt_by_history(self.inputs, plays, validation),
             "encoder, play rates": encoder.learnt_by_rates(self.inputs, plays),
-            "encoder, fusion": encoder.fusion(self.inputs, list(fused.values()), plays, validation),
+            "encoder, fusion": encoder.fusion(self.inputs, fused, plays, validation),
         }
         losses = {name: encoder.loss(scores(validation), validation) for name, scores in found.items()}
         best = min(losses, key=lambda name: losses[name])
         return Choice(best, found[best], losses)
-
-    def bilinear(self, part: Log, plays: Log, validation: Log) -> np.ndarray:
-        """(n, K) scores of a part of the log by the base model's own embeddings."""
-        return bilinear_scores(self.log, part, self.embeddings, plays, validation)

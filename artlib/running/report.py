@@ -104,15 +104,19 @@ def methods(path: Path) -> str:
     """The entries of a comparison: the first seed with its interval, then other seeds; means over seeds."""
     rows = []
     for entry, part in comparison.read(path).sort_values("seed", kind="stable").groupby("entry", sort=False):
-        first = part.iloc[0]
-        others = "".join(f"; {100 * lift:+.1f}" for lift in part["lift"].iloc[1:])
+        first, lifts = part.iloc[0], {}
+        for name in ("lift", "over_text"):
+            others = "".join(f"; {100 * lift:+.1f}" for lift in part[name].iloc[1:])
+            own = _interval(first, name, f"{name}_lower", f"{name}_upper", ".1%")
+            lifts[name] = "" if first.isna()[name] else own + others
         shares = {name: part[name].mean() for name in ("gap_closed", "gap_on_validation")}
         rows.append(
             {
                 "entry": entry,
                 "learns from": "" if first.isna()["examples"] else f"{first['examples']:,.0f} {first['learns_from']}",
                 "n": f"{first['n']:,}",
-                "lift over production": _interval(first, "lift", "lift_lower", "lift_upper", ".1%") + others,
+                "lift over production": lifts["lift"],
+                "over text": lifts["over_text"],
                 **{
                     name.replace("_", " "): "" if share != share else f"{share:.0%}".replace("%", " %")
                     for name, share in shares.items()

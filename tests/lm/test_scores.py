@@ -476,6 +476,15 @@ def test_probabilities_are_a_softmax_and_zero_where_padded():
     np.testing.assert_allclose(calibration.probabilities(np.array([[0.0, np.log(9)]]), temperature=2), [[0.25, 0.75]])
 
 
+def test_readers_are_pooled_by_the_geometric_mean_of_what_they_expect():
+    one, two = np.array([[0.8, 0.2, 0.0], [0.5, 0.5, 0.0]]), np.array([[0.2, 0.8, 0.0], [0.1, 0.9, 0.0]])
+    np.testing.assert_allclose(calibration.pooled([one, two]), [[0.5, 0.5, 0], [0.25, 0.75, 0]])
+    np.testing.assert_allclose(calibration.pooled([one, one, one]), one)
+    np.testing.assert_allclose(
+        calibration.pooled([one, one, two])[1], [1 / (1 + 9 ** (1 / 3)), 1 / (1 + 9 ** (-1 / 3)), 0]
+    )
+
+
 def test_votes_reach_the_candidate_whose_letter_was_given_and_no_other(small_log, tiny):
     tokenizer = tiny[1]
     rows = prompts.reader(small_log, tokenizer, "reasoned", max_tokens=8192).read(small_log.take(np.arange(5)))

@@ -10,9 +10,8 @@ import pytest
 from artlib import data, files
 from artlib.analysis import evaluation
 from artlib.data import LogError
-from artlib.lm import calibration, embedded, model
+from artlib.lm import calibration, embedded
 from artlib.policies import answers, baselines, llm
-from artlib.policies import bilinear as baseline
 from artlib.posttrain import train
 from artlib.posttrain.settings import Settings
 
@@ -163,6 +162,22 @@ def test_an_adapter_is_asked_in_this_machines_type_with_a_warning(small_log, tmp
     assert len(warnings) == 1 and said.count("llm-sft ...") == 2
 
 
+def test_an_adapter_is_pooled_with_text_and_forgotten_with_it(small_log, tmp_path):
+    few = dataclasses.replace(SETTINGS, max_examples=4, max_validation=4, batch_size=2)
+    train.post_train(small_log, tmp_path / "adapters" / "sft", few)
+    folder, adapters = tmp_path / "policies", {"llm-sft": tmp_path / "adapters" / "sft"}
+    for most, deterministic in ((3, True), (5, True), (5, False)):  # which are other questions
+        test = answers.ask(small_log, folder, few, adapters, most, deterministic, "tiny", lambda _: None)
+        policies, choices = (answers.read(folder, test, column) for column in ("probabilities", "choice"))
+        product = np.sqrt(choices["llm-sft"] * choices["text"])
+        together = product / product.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(choices["llm-sft+text"], together, atol=1e-12)
+        best = together == together.max(axis=1, keepdims=True)
+        np.testing.assert_allclose(policies["llm-sft+text"], best if deterministic else together, atol=1e-12)
+    answers.ask(small_log, folder, few, {}, 5, False, "tiny", lambda _: None)
+    assert not (folder / "llm-sft+text.parquet").exists() and (folder / "llm-zero-shot.parquet").exists()
+
+
 def test_the_bare_models_temperature_is_the_one_that_training_began_with(small_log, tmp_path, monkeypatch):
     few = dataclasses.replace(SETTINGS, max_examples=4, max_validation=4, batch_size=2)
     training = train.post_train(small_log, tmp_path / "adapters" / "sft", few)
@@ -182,20 +197,6 @@ def test_the_bare_models_temperature_is_the_one_that_training_began_with(small_l
     np.testing.assert_allclose(choice, expected, atol=1e-4)
 
 
-def test_captions_are_embedded_by_two_thirds_of_the_layers(small_log):
-    import torch
-
-    language_model, tokenizer = model.load(SETTINGS.base, dtype="float32")
-    texts = ["A ship in a storm.", "Two dancers."]
-    found = baseline._mean_hidden(language_model, tokenizer, texts)
-    layer = len(language_model.model.layers) * 2 // 3
-    for text, row in zip(texts, found, strict=True):
-        ids = torch.tensor([tokenizer(text, add_special_tokens=False).input_ids])
-        with torch.inference_mode():
-            states = language_model.model(ids, output_hidden_states=True).hidden_states
-        np.testing.assert_allclose(row, states[layer][0].mean(dim=0).numpy(), atol=1e-5)
-
-
 def test_the_first_impressions_in_time_are_asked_about_however_rows_are_sorted(small_log, tmp_path):
     test = small_log.split("test")
     mixed = test.take(np.random.default_rng(0).permutation(len(test.impressions)))
@@ -212,25 +213,6 @@ def test_the_first_impressions_in_time_are_asked_about_however_rows_are_sorted(s
 
 def test_greedy_shares_ties():
     np.testing.assert_allclose(baselines.greedy(np.array([[1.0, 1.0, 0.0, -np.inf]])), [[0.5, 0.5, 0, 0]])
-
-
-def test_the_text_baseline_learns_which_caption_suits_which_genre(small_log):
-    """With embeddings that say which theme a caption shows, it must beat chance by far on unseen titles."""
-    from artlib.worlds import fiction_text
-
-    themes = fiction_text.text().scenes
-    captions = [caption.lower() for caption in small_log.artworks["caption"].to_pylist()]
-    embeddings = np.array([[float(any(scene.lower() in c for scene in scenes)) for scenes in themes] for c in captions])
-    assert (embeddings.sum(axis=1) == 1).all()
-    test = small_log.split("test")
-    plays, check = (data.plays(small_log, split, None, 0) for split in ("train", "validation"))
-    scores = baseline.bilinear_scores(small_log, test, 5 * embeddings, plays, check)
-    q = test.expected_reward()
-    assert (baselines.greedy(scores) * q).sum(axis=1).mean() > (baselines.uniform(test) * q).sum(axis=1).mean()
-    # What it says of an impression must not hang on which others it is asked about.
-    some = np.array([3, 1, 8])
-    again = baseline.bilinear_scores(small_log, test.take(some), 5 * embeddings, plays, check)
-    np.testing.assert_allclose(again, scores[some, : again.shape[1]], atol=1e-9)
 
 
 def test_evaluation_recomputes_by_hand(small_log, answered):

@@ -8,7 +8,6 @@ from artlib import data
 from artlib.policies import encoder, text
 from artlib.policies.readings import Reading
 from artlib.policies.text import Readers
-from artlib.posttrain.settings import Settings
 
 
 class Known(Reading):
@@ -30,7 +29,7 @@ class Known(Reading):
 def readers(small_log) -> Readers:
     """With two readings: which artworks members play, and the opposite."""
     arrays = small_log.arrays()
-    found = Readers(small_log, np.unique(arrays.candidates[arrays.mask]), "tiny", Settings(base="tiny"))
+    found = Readers(small_log, np.unique(arrays.candidates[arrays.mask]), "tiny")
     value = np.zeros((len(small_log.artworks), 1))
     np.maximum.at(value[:, 0], arrays.candidates[arrays.mask], small_log.expected_reward()[arrays.mask])
     found.readings = {"wrong": (Known(small_log), -9 * value), "right": (Known(small_log), 9 * value)}
