@@ -25,7 +25,7 @@ import numpy as np
 
 from artlib import data, files, ope
 from artlib.analysis import evaluation
-from artlib.analysis.comparison import Lift, Row, Worth
+from artlib.analysis.comparison import POOLED, Lift, Row, Worth
 from artlib.data import Log, shuffled_plays
 from artlib.lm import embedded, encoder, machine
 from artlib.lm.calibration import fit_temperature, pooled, probabilities
@@ -70,7 +70,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        return self.method + " + text" * self.pooled
+        return self.method + POOLED * self.pooled
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from artlib import files
 
 INTERVALS = ("lift", "over_text", "over_zero_shot")
 BASELINES = ("zero-shot", "text")
+POOLED = " + text"  # of the names of what is pooled with the text baseline
 COLUMNS = [
     "entry",
     "method",
@@ -90,7 +91,7 @@ class Row:
 
     Attributes:
         entry: its name: method and size.
-        method: what is compared: "zero-shot", "text", "sft", "label sft" ...
+        method: what is compared: "zero-shot", "text", "sft", "sft + text", "label dpo" ...
         settings: those that are not the defaults.
         examples, learns_from: of the last stage: "plays", or "impressions" played or not. None: nothing is learnt.
         seconds, start_seconds: of the training, validation included, and of the one that it began from.
@@ -206,7 +207,7 @@ def provenance(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         rows[name] = {
             "command": f"python benchmarks/methods.py --world {name}",
             "entries": table["entry"].nunique(),
-            "trainings": int((~table["method"].isin(BASELINES)).sum()),
+            "trainings": int((~table["method"].str.removesuffix(POOLED).isin(BASELINES)).sum()),
             "test impressions": table["n"].max(),
             "commits": ", ".join(commits),
             "record's sha256": table.attrs["sha256"][:16],

@@ -174,9 +174,9 @@ class _Session:
         self._ask(name, {"adapter": files.sha256(adapter / "training.json")}, scores, training["temperature"])
 
     def pool_with_text(self, trained: dict[str, Path]) -> None:
-        """The post-trained models together with the text baseline, from what each said: in no time, nothing is kept."""
+        """The language models together with the text baseline, from what each said: in no time, nothing is kept."""
         choices = read(self.folder, self.test, "choice")
-        for name in trained:
+        for name in ("llm-zero-shot", *trained):
             both = pooled([choices[name], choices["text"]])
             shares = greedy(np.where(self.test.arrays().mask, both, -np.inf)) if self.deterministic else both
             save(self.folder, name + AND_TEXT, self.test, shares, both)

@@ -28,7 +28,7 @@ def answered(small_log, tmp_path_factory):
 def test_every_policy_is_a_distribution_over_the_candidates(answered):
     test, _, policies = answered
     mask = test.arrays().mask
-    learned = {"text", "text-whole-log", "llm-zero-shot", "encoder-zero-shot"}
+    learned = {"text", "text-whole-log", "llm-zero-shot", "llm-zero-shot+text", "encoder-zero-shot"}
     assert set(policies) == learned | {"random", "production", "popular", "oracle"}
     for probabilities in policies.values():
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -169,11 +169,12 @@ def test_an_adapter_is_pooled_with_text_and_forgotten_with_it(small_log, tmp_pat
     for most, deterministic in ((3, True), (5, True), (5, False)):  # which are other questions
         test = answers.ask(small_log, folder, few, adapters, most, deterministic, "tiny", lambda _: None)
         policies, choices = (answers.read(folder, test, column) for column in ("probabilities", "choice"))
-        product = np.sqrt(choices["llm-sft"] * choices["text"])
-        together = product / product.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(choices["llm-sft+text"], together, atol=1e-12)
-        best = together == together.max(axis=1, keepdims=True)
-        np.testing.assert_allclose(policies["llm-sft+text"], best if deterministic else together, atol=1e-12)
+        for name in ("llm-zero-shot", "llm-sft"):
+            product = np.sqrt(choices[name] * choices["text"])
+            together = product / product.sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(choices[f"{name}+text"], together, atol=1e-12)
+            best = together == together.max(axis=1, keepdims=True)
+            np.testing.assert_allclose(policies[f"{name}+text"], best if deterministic else together, atol=1e-12)
     answers.ask(small_log, folder, few, {}, 5, False, "tiny", lambda _: None)
     assert not (folder / "llm-sft+text.parquet").exists() and (folder / "llm-zero-shot.parquet").exists()
 
