@@ -59,8 +59,8 @@ class Entry:
     """What is trained: a method with as many examples as `size`, and the settings that are not the defaults.
 
     Attributes:
-        pooled: with the text baseline, see `calibration.pooled`. Of "text" itself, with another of another seed: what
-            any second reader brings.
+        pooled: with the text baseline, see `calibration.pooled`. Of "text" itself, with another of another seed: what a
+            second encoder brings.
     """
 
     method: str

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from artlib import data
 from artlib.analysis import comparison, plots
 from artlib.lm import calibration, embedded, forward, model, tree
+from artlib.policies import baselines
 from artlib.posttrain import examples
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import Settings
@@ -75,6 +76,10 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
     assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 2 + [True] * 2 + [False] * 3
     np.testing.assert_array_equal(table["over_text"].notna(), [name in grid.names for name in rows])
     np.testing.assert_array_equal(table["order_after"].notna(), [name.startswith("label") for name in rows])
+    picked = comparison.chosen_by_validation(table.reset_index())
+    assert picked["of"] == 4  # sft and counterfactual, alone and pooled
+    assert picked["entry"].startswith(("sft", "counterfactual"))
+    assert comparison.provenance({"tiny": comparison.read(path)}).loc["tiny", "trainings"] == 3
     figure = plots.methods(table.reset_index())
     by_plays, by_time, lifts = ([text.get_text() for text in axis.get_legend().texts] for axis in figure.axes)
     assert sorted(by_plays) == ["sft, seed 0", "text, seed 0", "zero-shot"]
@@ -105,6 +110,9 @@ def test_a_reader_is_pooled_with_text_by_what_both_expect_and_text_with_another(
     for seed in (1, 2):
         temperature = calibration.fit_temperature(scores(check, seed), check.arrays().shown)
         shares.append(calibration.probabilities(scores(test, seed), temperature))
+    session._worth = lambda part, chosen, entry, seed: chosen
+    row, both = session.row(methods.Entry("text", 40, pooled=True), 1), calibration.pooled(shares)
+    np.testing.assert_array_equal(row.test, baselines.greedy(np.where(test.arrays().mask, both, -np.inf)))
     together = session._beside_text(found[True][0], 1)(test)
     mask = test.arrays().mask
     np.testing.assert_allclose(np.where(mask, together, 0), calibration.pooled(shares))
