@@ -7,6 +7,7 @@ import numpy as np
 import scipy.optimize
 
 BOUNDS = (-3, 6)  # of the logarithm of a temperature
+TINY = np.finfo(float).tiny
 
 
 def probabilities(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -33,8 +34,9 @@ def pooled(choices: Sequence[np.ndarray]) -> np.ndarray:
     Returns:
         (n, K) probabilities, 0 where padded.
     """
-    with np.errstate(divide="ignore"):
-        return probabilities(np.mean(np.log(choices), axis=0))
+    given = np.maximum(choices, TINY)  # readers may each be sure of another candidate
+    there = np.any(np.asarray(choices) > 0, axis=0)
+    return probabilities(np.where(there, np.log(given).mean(axis=0), -np.inf))
 
 
 def fit_temperature(scores: np.ndarray, chosen: np.ndarray, weight: np.ndarray | None = None) -> float:

@@ -480,6 +480,8 @@ def test_readers_are_pooled_by_the_geometric_mean_of_what_they_expect():
     one, two = np.array([[0.8, 0.2, 0.0], [0.5, 0.5, 0.0]]), np.array([[0.2, 0.8, 0.0], [0.1, 0.9, 0.0]])
     np.testing.assert_allclose(calibration.pooled([one, two]), [[0.5, 0.5, 0], [0.25, 0.75, 0]])
     np.testing.assert_allclose(calibration.pooled([one, one, one]), one)
+    sure = np.eye(3)[:, None, :]  # what a low temperature makes of scores far apart
+    np.testing.assert_allclose(calibration.pooled(sure[:2]), [[0.5, 0.5, 0]])
     np.testing.assert_allclose(
         calibration.pooled([one, one, two])[1], [1 / (1 + 9 ** (1 / 3)), 1 / (1 + 9 ** (-1 / 3)), 0]
     )
