@@ -46,6 +46,8 @@ MEMBER = {**LABEL, "prompt": "member-likelihood", "micro_batch": 8}
 TOPICS = {"prompt": "clause-topics", "learning_rate": 1e-3, "batch_size": 8, "micro_batch": 8, "epochs": 2}
 GENRES = {"prompt": "genre-likelihood", "learning_rate": 2e-3, "batch_size": 4, "micro_batch": 2, "epochs": 1}
 REASONED = {**LABEL, "method": "sft-reasoning", "prompt": "reasoned", "samples": 2, "max_new_tokens": 60}
+DISTIL = {**LABEL, "method": "distil", "prompt": "reasoned", "learning_rate": 1e-3, "n_genres": 4, "samples": 1}
+DISTIL |= {"max_new_tokens": 250}
 # Where a title has one or two plays, a step over few titles follows their noise.
 FEW_PLAYS = {"batch_size": 32, "learning_rate": 1e-3, "max_validation": 200}
 DEFAULT = Settings().prompt
@@ -120,7 +122,8 @@ class Comparison:
         first = METHODS[settings.method].refines
         if not first:
             return entry
-        wanted = first if settings.prompt in (DEFAULT, METHODS[first].prompt) else f"{settings.prompt} {first}"
+        form = METHODS[settings.method].reads or settings.prompt
+        wanted = first if form in (DEFAULT, METHODS[first].prompt) else f"{form} {first}"
         return [other for other in self.entries if other.method == wanted and not other.pooled][-1]
 
 
@@ -175,6 +178,7 @@ WORLDS = {
             Entry("label sft", 500, LABEL),
             Entry("caption sft", 500, CAPTION),
             Entry("sft-reasoning", 300, REASONED),
+            Entry("distil", 1200, DISTIL),
         ),
     ),
     "broad": Comparison(

@@ -109,8 +109,8 @@ def frame_of(adapter: str | os.PathLike) -> list[str]:
 
 
 def can_start(folder: Path, log: Log, settings: Settings) -> bool:
-    """Whether a refining method may begin from the adapter in a folder: one of the same make, data and code. However it
-    was trained, it is the reference."""
+    """Whether a refining method, which asks for `settings`, may begin from the adapter in a folder: one of the same
+    make, data and code. However it was trained, it is the reference."""
     training = files.read_json(folder / "training.json")
     if not training or training["data"] != log.manifest.get("files") or training["code"] != code(settings):
         return False

@@ -9,7 +9,7 @@ import numpy as np
 from artlib import data
 from artlib.data import Arrays, Log
 from artlib.lm import prompts
-from artlib.lm.prompts import Reader
+from artlib.lm.prompts import Reader, genre_likelihood
 from artlib.lm.prompts.label import LABELS
 from artlib.lm.prompts.reasoned import ReasonedReader
 from artlib.posttrain import teacher
@@ -94,15 +94,61 @@ def make(
         ask: whether the teacher may be asked for more than is there.
         targets: of `learnt_from`.
     """
-    parts = learnt_from(log, settings), data.plays(log, "validation", settings.max_validation, settings.seed)
+    parts = _parts(log, settings)
     made = [_examples(part, reader, settings.seed) for part in parts]
     if not prompts.find(settings.prompt).written:
         return dataclasses.replace(made[0], targets=targets), made[1], None
+    if METHODS[settings.method].reads:
+        return made[0], made[1], None  # the answers are those of the model that training begins from: see `read_out`
     (train, counts), (validation, _) = (
         _with_reasons(part, examples, reader, settings, reasons, ask)
         for part, examples in zip(parts, made, strict=True)
     )
     return train, validation, counts
+
+
+def read_out(
+    log: Log,
+    language_model,
+    tokenizer,
+    reader,
+    train: Examples,
+    validation: Examples,
+    settings: Settings,
+) -> list[Examples]:
+    """The examples of both splits with the answers of a reader of posters: what it takes each candidate for, and which
+    it would choose; of those that are about a genre that the question says the viewer loves, the most loved one's.
+
+    Args:
+        language_model: with the adapter that training begins from, which has learnt to read posters.
+
+    Raises:
+        ValueError: an answer is longer than `max_new_tokens`.
+    """
+    posters = genre_likelihood.FORM.reader(log, tokenizer, max_tokens=settings.max_tokens)
+    found = []
+    for part, examples in zip(_parts(log, settings), (train, validation), strict=True):
+        about, scores = genre_likelihood.FORM.read(language_model, posters.read(part))
+        profile = log.history.genre_profile(part.impressions)
+        answers = []
+        for i, order in enumerate(examples.orders):
+            artworks, genres = examples.arrays.candidates[i, : len(order)], about[i, : len(order)]
+            loved = np.isin(genres, reader.favourites(profile[i]))
+            best = int(np.lexsort((scores[i, : len(order)], loved * profile[i, genres]))[-1])
+            answer = reader.completion(reader.reading(artworks, order, genres, profile[i], best))
+            if len(answer) > settings.max_new_tokens:
+                raise ValueError(
+                    f"a reading of {len(order)} candidates has {len(answer)} tokens, more than max_new_tokens = "
+                    f"{settings.max_new_tokens}; raise max_new_tokens"
+                )
+            answers.append(answer)
+        found.append(dataclasses.replace(examples, answers=answers))
+    return found
+
+
+def _parts(log: Log, settings: Settings) -> tuple[Log, Log]:
+    """What teaches, and the plays that validate."""
+    return learnt_from(log, settings), data.plays(log, "validation", settings.max_validation, settings.seed)
 
 
 def _examples(part: Log, reader: Reader, seed: int) -> Examples:

@@ -45,6 +45,7 @@ class Method:
         given_targets: whether it learns what `post_train` is told each candidate deserves, not what was played.
         needs_propensities: whether it divides by them, or asks with which odds each candidate was shown.
         prompt: the one prompt form that it goes with, which goes with no method for others; "" for all others.
+        reads: the prompt form of the adapter that it begins from, whose reading it learns to write; "" for its own.
     """
 
     meaning: str
@@ -55,6 +56,7 @@ class Method:
     given_targets: bool = False
     needs_propensities: bool = False
     prompt: str = ""
+    reads: str = ""
 
 
 METHODS = {
@@ -93,6 +95,13 @@ METHODS = {
         refines="sft-reasoning",
         prompt="reasoned",
         needs_propensities=True,
+    ),
+    "distil": Method(
+        "what a trained reader makes of every poster, written out, and then its choice",
+        refines="sft",
+        learns_from="impressions",
+        prompt="reasoned",
+        reads="genre-likelihood",
     ),
 }
 VALUE_ESTIMATORS = ("ips", "snips", "dr")
@@ -147,7 +156,9 @@ class Settings:
     variance: float = _setting(0.0, "counterfactual: weight of the value's standard deviation", ANY)
     teacher: str = _setting("world", "reasoned: world, a model's name, or the URL of an OpenAI-compatible endpoint")
     teacher_model: str = _setting("", "the endpoint's model")
-    samples: int = _setting(5, "reasoned: answers an impression; grpo: and a group, at least 2", SOME)
+    samples: int = _setting(
+        5, "reasoned: answers an impression, one: the likeliest; grpo: and a group, at least 2", SOME
+    )
     max_new_tokens: int = _setting(96, "reasoned: length of an answer; longer reasons are not learnt", SOME)
     history_tokens: int = _setting(96, "budget of a member's summary", ANY)
     max_tokens: int = _setting(2048, "a longer prompt is an error: nothing is cut", SOME)
@@ -193,12 +204,23 @@ class Settings:
         return learns_from == "impressions" or (learns_from == "negatives" and self.negative_weight > 0)
 
     @property
+    def start(self) -> "Settings | None":
+        """Those of the adapter that a refining method begins from; None for a method that begins from the base model.
+        A reader of another form has all its own settings but for what the two adapters must share."""
+        method = METHODS[self.method]
+        if not method.refines or not method.reads:
+            return dataclasses.replace(self, method=method.refines) if method.refines else None
+        shared = {name: getattr(self, name) for name in SHARED}
+        return Settings(method=method.refines, prompt=method.reads, **shared)
+
+    @property
     def predicts_rewards(self) -> bool:
         """Whether rewards have to be predicted, see `rewards`."""
         by_model = self.method == "counterfactual" and self.value_estimator == "dr"
         return METHODS[self.method].predicts_rewards or by_model
 
 
+SHARED = ("base", "lora_rank", "lora_layers", "max_tokens", "dtype", "load_in_4bit", "seed")
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 

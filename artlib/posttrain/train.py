@@ -71,6 +71,8 @@ def post_train(
 
     language_model = model.add_lora(language_model, settings.lora_rank, settings.lora_layers, settings.seed)
     train = _with_reference(language_model, train, start, settings)
+    if METHODS[settings.method].reads:
+        train, validation = examples.read_out(log, language_model, tokenizer, reader, train, validation, settings)
     if settings.predicts_rewards:
         q_hat = rewards.predicted(log, examples.learnt_from(log, settings), settings)
         train = dataclasses.replace(train, q_hat=q_hat)
@@ -95,7 +97,7 @@ def post_train(
             "teacher": taught,
             "reward_model": None if train.q_hat is None else rewards.quality(train.arrays, train.q_hat),
             "temperature": after.temperature,
-            "zero_shot_temperature": _zero_shot_temperature(start, before),
+            "zero_shot_temperature": _zero_shot_temperature(start, before, settings),
             "curve": _curve(under_way.state, before, after),
             "valid_answers": after.valid_answers,
             "order_sensitivity": begun.beside(reloaded, validation),
@@ -164,12 +166,12 @@ def _require(log: Log, settings: Settings) -> None:
 
 def _start(log: Log, folder: Path, settings: Settings) -> Path | None:
     """The adapter that a refining method begins from; trained now, with the same settings, if the run has none."""
-    first = METHODS[settings.method].refines
+    first = settings.start
     if not first:
         return None
-    start = folder.parent / first
-    if not processes.on_main(adapters.can_start, start, log, settings):
-        post_train(log, start, dataclasses.replace(settings, method=first))
+    start = folder.parent / first.method
+    if not processes.on_main(adapters.can_start, start, log, first):
+        post_train(log, start, first)
     return start
 
 
@@ -254,8 +256,10 @@ def _reloaded(language_model, folder: Path, validation: Examples, begun: Start, 
     return reloaded
 
 
-def _zero_shot_temperature(start: Path | None, before: Validation) -> float | None:
-    return files.read_json(start / "training.json")["zero_shot_temperature"] if start else before.temperature
+def _zero_shot_temperature(start: Path | None, before: Validation, settings: Settings) -> float | None:
+    if start and not prompts.find(settings.prompt).written:  # which have no temperature before they are trained
+        return files.read_json(start / "training.json")["zero_shot_temperature"]
+    return before.temperature
 
 
 def _curve(state, before: Validation, after: Validation) -> list[dict]:

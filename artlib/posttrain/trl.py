@@ -222,4 +222,5 @@ TRAINERS = {
     ("label", "dpo"): dpo_trainer,
     ("reasoned", "sft-reasoning"): reasoning_trainer,
     ("reasoned", "grpo"): group_trainer,
+    ("reasoned", "distil"): reasoning_trainer,
 }

@@ -164,9 +164,12 @@ def test_genre_likelihoods_equal_separate_full_forward_passes(tiny, posters):
 
     usual = answers(posters[0].sample).mean(axis=0)
     assert np.ptp(usual) > 0.1
+    about, scores = genre_likelihood.FORM.read(language_model, posters[:3])
+    np.testing.assert_allclose(scores, decisive)
     for row, prompt in enumerate(posters[:3]):
         assert np.ptp(prompt.affinity) > 0.1
         for k, logs in enumerate(answers(prompt.posters)):
+            assert about[row, k] == (logs - usual).argmax()
             assert trained[row, k] == pytest.approx(prompt.average * (prompt.affinity - 1) @ logs, abs=1e-3)
             p = np.exp(genre_likelihood.SHARPNESS * (logs - usual))
             assert decisive[row, k] == pytest.approx(np.log(p / p.sum() @ prompt.affinity), abs=1e-3)
@@ -513,3 +516,17 @@ def test_votes_reach_the_candidate_whose_letter_was_given_and_no_other(small_log
     p = calibration.probabilities(reasoned.vote_scores(votes, rows))
     np.testing.assert_allclose(p.sum(axis=1), 1)
     assert (p.argmax(axis=1) == favourite).all() and (p[:, : favourite.min()] > 0).all()
+
+
+def test_several_answers_are_drawn_and_a_single_one_is_the_likeliest(tiny, small_log):
+    questions = prompts.reader(small_log, tiny[1], "reasoned", max_tokens=8192).read(small_log.take(np.arange(3)))
+    asked = []
+
+    def write(ids, max_new_tokens, temperature):
+        asked.append((len(ids), max_new_tokens, temperature))
+        return ["So.\nAnswer: B"] * len(ids)
+
+    scores, valid = reasoned.self_consistency_scores(write, questions, samples=1, max_new_tokens=9, seed=0)
+    assert valid == 1 and scores.argmax(axis=1).tolist() == [1, 1, 1]
+    reasoned.self_consistency_scores(write, questions, samples=2, max_new_tokens=9, seed=0)
+    assert asked == [(3, 9, 0.0), (6, 9, reasoned.TEMPERATURE)]

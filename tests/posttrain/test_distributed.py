@@ -157,7 +157,7 @@ def test_train_command_refuses_what_run_would(tmp_path, capsys):
         ("metod=sft", "unknown parameter metod = 'sft' (--set), did you mean method?"),
         ("epochs=many", "parameter epochs: 'many' (--set) is not of type int"),
         ("epochs=0", "parameter epochs 0 is out of range"),
-        ("prompt=reasoned", "method=sft-reasoning or grpo and prompt=reasoned go together"),
+        ("prompt=reasoned", "method=sft-reasoning or grpo or distil and prompt=reasoned go together"),
         ("method", "--set method: must be key=value"),
         ("method=soft", "targets, which code gives"),
     ):

@@ -17,7 +17,7 @@ import torch
 from artlib import data, files, fingerprint
 from artlib.data import Log
 from artlib.lm import calibration, embedded, model, prompts
-from artlib.lm.prompts import Reader, caption, text
+from artlib.lm.prompts import Reader, caption, genre_likelihood, text
 from artlib.policies import answers
 from artlib.posttrain import adapters, objectives, train, trl
 from artlib.posttrain import examples as makers
@@ -211,7 +211,7 @@ def test_only_the_last_layers_are_adapted_when_asked():
     assert names and all(".layers.1." in name for name in names)
 
 
-REFINING = [name for name, method in METHODS.items() if method.refines == "sft"]
+REFINING = [name for name, method in METHODS.items() if method.refines == "sft" and not method.reads]
 SCORED = ("genre-likelihood", "caption", "label")
 # Every method with the default prompt (not awsft, which has the reward model of policy-gradient), and every prompt with
 # a method; all others are slow. TRL's own, sft and dpo with letters, are trained by other tests, too.
@@ -325,6 +325,7 @@ KILLED_SLOWLY = [
     ("label", "dpo", 2),
     ("reasoned", "sft-reasoning", 2),
     ("reasoned", "grpo", 1),
+    ("reasoned", "distil", 2),
 ]
 
 
@@ -468,7 +469,7 @@ def test_settings_refuse_what_is_unknown():
         Settings(batch_size=6, micro_batch=4)
     with pytest.raises(ValueError, match="epochs 0 is out of range: it must be at least 1"):
         Settings(epochs=0)
-    with pytest.raises(ValueError, match="method=sft-reasoning or grpo and prompt=reasoned go together"):
+    with pytest.raises(ValueError, match="method=sft-reasoning or grpo or distil and prompt=reasoned go together"):
         Settings(prompt="reasoned")
 
 
@@ -511,7 +512,7 @@ def test_targets_that_cannot_be_learnt_are_refused_before_anything_is_loaded(
 
 
 def test_every_method_has_its_objective():
-    assert set(METHODS) == {*objectives.OBJECTIVES, "sft-reasoning", "grpo"}
+    assert set(METHODS) == {*objectives.OBJECTIVES, "sft-reasoning", "grpo", "distil"}
 
 
 def test_an_adapters_frame_is_kept_through_training_resumption_and_scoring(small_log, tmp_path, monkeypatch):
@@ -555,3 +556,77 @@ def test_a_folder_with_other_peoples_files_is_not_wiped(small_log, tmp_path):
     with pytest.raises(adapters.AdapterError, match="holds other files than an adapter's, which would be lost"):
         train.post_train(small_log, tmp_path / "mine", TINY)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "precious"
+
+
+DISTIL = dataclasses.replace(
+    TINY,
+    prompt="reasoned",
+    method="distil",
+    n_genres=2,
+    max_examples=8,
+    max_validation=4,
+    samples=1,
+    max_new_tokens=600,
+    batch_size=2,
+    micro_batch=2,
+)
+
+
+def test_a_reader_is_distilled_from_the_adapter_beside_it(small_log, tmp_path):
+    from safetensors.numpy import load_file
+
+    training = train.post_train(small_log, tmp_path / "distil", DISTIL)
+    start = adapters.settings_of(tmp_path / "sft")
+    assert start == DISTIL.start and (start.prompt, start.method, start.n_genres) == ("genre-likelihood", "sft", 3)
+    assert training["start"] == files.sha256(tmp_path / "sft" / "adapter_model.safetensors")
+    assert training["examples"] == 8 and training["teacher"] is None and 0 <= training["valid_answers"] <= 1
+    assert training["zero_shot_temperature"] is None, "what suits another form's scores"
+    losses = [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry]
+    assert losses[-1] < losses[0]
+    own, begun = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("distil", "sft"))
+    change = max(np.abs(own[name] - begun[name]).max() for name in own)
+    assert own.keys() == begun.keys() and 1e-5 < change < 0.1 * max(np.abs(w).max() for w in begun.values())
+    before = (tmp_path / "sft" / "training.json").stat().st_mtime_ns
+    train.post_train(small_log, tmp_path / "distil", dataclasses.replace(DISTIL, max_examples=4))
+    assert (tmp_path / "sft" / "training.json").stat().st_mtime_ns == before, (
+        "a reader that is there is not trained anew"
+    )
+
+
+def test_what_is_distilled_is_the_readers_reading_and_its_choice_of_what_the_viewer_loves(small_log, monkeypatch):
+    language_model, tokenizer = model.load(embedded.TINY)
+    reader = makers.reader_for(small_log, tokenizer, DISTIL)
+    train_part, validation, _ = makers.make(small_log, reader, DISTIL, None, True)
+    names, captions = small_log.history.genres, small_log.artworks["caption"].to_pylist()
+    rng = np.random.default_rng(0)
+
+    def read(language_model, posters):
+        shape = len(posters), max(len(prompt.posters) for prompt in posters)
+        seen.append((rng.integers(0, len(names), shape), rng.normal(size=shape)))
+        return seen[-1]
+
+    seen: list = []
+    monkeypatch.setattr(genre_likelihood.FORM, "read", read)
+    found = makers.read_out(small_log, language_model, tokenizer, reader, train_part, validation, DISTIL)
+    parts = makers.learnt_from(small_log, DISTIL), data.plays(small_log, "validation", 4, DISTIL.seed)
+    chosen_for_love = 0
+    for part, examples, (about, scores) in zip(parts, found, seen, strict=True):
+        profile = small_log.history.genre_profile(part.impressions)
+        for i, (order, answer) in enumerate(zip(examples.orders, examples.answers, strict=True)):
+            *lines, viewer, last = tokenizer.decode(answer, skip_special_tokens=True).split("\n")
+            loved = [g for g in np.argsort(-profile[i], kind="stable")[:2] if profile[i, g] > 0]
+            worth = [(profile[i, g] if g in loved else 0, score) for g, score in zip(about[i], scores[i], strict=True)]
+            best = max(range(len(order)), key=lambda k, worth=worth: worth[k])
+            chosen_for_love += worth[best][0] > 0
+            letter = "ABCDEFGHIJ"[list(order).index(best)]
+            assert last == f"Answer: {letter}" and answer[-1] == tokenizer.eos_token_id
+            assert viewer.endswith(f", and plays {names[about[i, best]]} ({letter}).")
+            assert all(names[g] in viewer for g in loved)
+            for letter, k, line in zip("ABCDEFGHIJ", order, lines, strict=False):
+                quoted, _, rest = line.removeprefix(f"{letter}. ").partition(": ")
+                assert rest == f"{names[about[i, k]]} ({letter})"
+                assert captions[examples.arrays.candidates[i, k]].startswith(quoted) and len(quoted.split()) == 6
+    assert 0 < chosen_for_love < 12
+    short = dataclasses.replace(DISTIL, max_new_tokens=20)
+    with pytest.raises(ValueError, match="a reading of . candidates has .* more than max_new_tokens = 20; raise max_"):
+        makers.read_out(small_log, language_model, tokenizer, reader, train_part, validation, short)

@@ -171,7 +171,7 @@ def notebooks(folder) -> Path:
         ("negative_weight=1.5", "parameter negative_weight 1.5 is out of range: it must be at least 0 and at most 1"),
         ("max_test=-1", "parameter max_test -1 is out of range: it must be at least 0"),
         ("n_users=0", "parameter n_users 0 is out of range: it must be at least 1"),
-        ("method=stf", "counterfactual, policy-gradient, sft-reasoning, grpo, did you mean sft? (--set)"),
+        ("method=stf", "counterfactual, policy-gradient, sft-reasoning, grpo, distil, did you mean sft? (--set)"),
         ("method=stf", "parameter method 'stf' is not one of sft, sft-ips, sft-logq, awsft, soft, dpo"),
         ("world=fictoin", "parameter world 'fictoin' is not one of fiction, movielens, own, upworthy, did you mean"),
         (
@@ -184,7 +184,7 @@ def notebooks(folder) -> Path:
         ("batch_size=6 micro_batch=4", "parameters: batch_size 6 is not a multiple of micro_batch 4"),
         (
             "prompt=reasoned",
-            "method=sft-reasoning or grpo and prompt=reasoned go together: not method=sft, prompt=reasoned",
+            "method=sft-reasoning or grpo or distil and prompt=reasoned go together: not method=sft, prompt=reasoned",
         ),
         ("method=sft-reasoning", "go together: not method=sft-reasoning, prompt=genre-likelihood"),
         ("method=grpo prompt=label", "go together: not method=grpo, prompt=label"),

@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from artlib.lm.prompts.label import ANSWER, LABELS, Label, LabelPrompt, LabelReader
 
+TEMPERATURE = 0.7  # of answers that are drawn
+QUOTED = 6  # words of a caption with which a reading begins
 Write = Callable[[list[list[int]], int, float], list[str]]
 
 
@@ -33,6 +35,36 @@ class ReasonedReader(LabelReader):
         """Token ids of a reasoned answer, with the end of the turn."""
         return [*self._answer(text), self._tokenizer.eos_token_id]
 
+    def reading(
+        self, artworks: np.ndarray, order: np.ndarray, about: np.ndarray, profile: np.ndarray, best: int
+    ) -> str:
+        """An answer that says what each option is about, and then which the viewer plays.
+
+        Every step is within a small model's reach: an option is looked up by its letter and its first words are copied;
+        after these comes the genre, as after a caption; and behind it the letter, so that the one in question
+        follows the same genre when the viewer's is named. A bare letter, which says of no caption what it is about,
+        is out of its reach.
+
+        Args:
+            artworks: (K,) rows in `artworks`, the candidates.
+            order: the candidate under each letter.
+            about: (K,) the genre of each candidate, columns of the profile.
+            profile: (G,) the member's genre profile.
+            best: the candidate to choose.
+        """
+        names = [self._genres[genre] for genre in about]
+        lines = [
+            f"{letter}. {self._quoted(artworks[k])}: {names[k]} ({letter})\n"
+            for letter, k in zip(LABELS, order, strict=False)
+        ]
+        loved = ", ".join(self._genres[genre] for genre in self.favourites(profile))
+        viewer = f"The viewer loves {loved}, and" if loved else "The viewer is new, and"
+        letter = LABELS[int(np.flatnonzero(order == best)[0])]
+        return f"{''.join(lines)}{viewer} plays {names[best]} ({letter}).\n{ANSWER} {letter}"
+
+    def _quoted(self, artwork: int) -> str:
+        return " ".join(self._captions[artwork].split()[:QUOTED]).rstrip(".,;:!?")
+
 
 def parse(answer: str) -> str | None:
     """The letter of an answer whose last line is "Answer: X" and nothing else; None for any other."""
@@ -44,7 +76,7 @@ def vote(
     write: Write,
     prompts: Sequence[ReasonedPrompt],
     samples: int = 5,
-    temperature: float = 0.7,
+    temperature: float = TEMPERATURE,
     max_new_tokens: int = 96,
     batch: int = 32,
     seed: int = 0,
@@ -90,10 +122,12 @@ def self_consistency_scores(
     write: Write, prompts: Sequence[ReasonedPrompt], samples: int, max_new_tokens: int, seed: int, batch: int = 32
 ) -> tuple[np.ndarray, float]:
     """(n, K) scores by the votes of sampled answers (self-consistency, Wang et al. 2023), and the ratio of valid ones.
+    A single answer is not drawn: it is the likeliest.
 
     Args: see `vote`.
     """
-    votes, valid = vote(write, prompts, samples, max_new_tokens=max_new_tokens, batch=batch, seed=seed)
+    temperature = TEMPERATURE if samples > 1 else 0.0
+    votes, valid = vote(write, prompts, samples, temperature, max_new_tokens, batch, seed)
     print(f"{valid:.1%} of {samples * len(prompts)} answers were valid")
     return vote_scores(votes, prompts), valid
 

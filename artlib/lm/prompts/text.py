@@ -10,7 +10,7 @@ import abc
 import copy
 import datetime
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -112,7 +112,7 @@ class Reader(abc.ABC):
 
     def _member(self, profile: np.ndarray, watched: np.ndarray) -> list[int]:
         """A member's summary within its budget: top genres by weight, then the most recent titles that fit."""
-        top = [genre for genre in np.argsort(-profile, kind="stable")[: self.n_genres] if profile[genre] > 0]
+        top = self.favourites(profile)
         if not top:
             return self._encode(self._new)
         loves = ", ".join(self._genres[g] + (f" ({100 * profile[g]:.0f} %)" if self._weighed else "") for g in top)
@@ -126,6 +126,10 @@ class Reader(abc.ABC):
             ids, fitted = ids + more, fitted + 1
         self.shortened += fitted < len(recent)
         return ids
+
+    def favourites(self, profile: np.ndarray) -> list[int]:
+        """The genres that a member's summary names, the most watched first: columns of the (G,) profile."""
+        return [int(g) for g in np.argsort(-profile, kind="stable")[: self.n_genres] if profile[g] > 0]
 
     def _artwork(self, artwork: int) -> list:
         """What is read of an artwork, encoded once: token ids, or lists of them where it is read in parts."""
@@ -168,7 +172,7 @@ class PromptForm(abc.ABC):
     by_title = False
     known: dict | None = None
 
-    def remembering(self) -> PromptForm:
+    def remembering(self) -> Self:
         """The same form for one model that does not change: what it has said of an artwork, whoever is asked about, it
         is not asked again. For forms that ask so; others have nothing to remember."""
         own = copy.copy(self)
