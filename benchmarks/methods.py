@@ -178,7 +178,7 @@ WORLDS = {
             Entry("label sft", 500, LABEL),
             Entry("caption sft", 500, CAPTION),
             Entry("sft-reasoning", 300, REASONED),
-            Entry("distil", 1200, DISTIL),
+            Entry("distil", 800, DISTIL),
         ),
     ),
     "broad": Comparison(
