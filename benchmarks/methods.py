@@ -118,7 +118,7 @@ class Comparison:
         return Settings(base=base, seed=seed, **({"max_examples": size} | checked | chosen))
 
     def start(self, entry: Entry, settings: Settings) -> Entry:
-        """The entry that a refining method begins from, the last one with the same prompt; else itself."""
+        """The entry that a refining method begins from, the last one with the prompt of that; else itself."""
         first = METHODS[settings.method].refines
         if not first:
             return entry

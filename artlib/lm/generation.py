@@ -37,8 +37,8 @@ def sample(
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in prompts], device=device)
     real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=device)
     # All tokens at their own probabilities, whatever the model's generation_config prefers.
-    plain = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
-    sampling = {"do_sample": True, "temperature": temperature, **plain} if temperature else {"do_sample": False}
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    sampling = {"repetition_penalty": 1.0} | (drawn if temperature else {"do_sample": False})
     with torch.inference_mode(), quiet():
         found = model.generate(
             input_ids=ids,

@@ -114,5 +114,7 @@ def can_start(folder: Path, log: Log, settings: Settings) -> bool:
     training = files.read_json(folder / "training.json")
     if not training or training["data"] != log.manifest.get("files") or training["code"] != code(settings):
         return False
-    same = ("base", "prompt", "lora_rank", "lora_layers", "n_genres", "n_recent", "load_in_4bit")
+    same = ["base", "prompt", "lora_rank", "lora_layers", "load_in_4bit"]
+    if prompts.find(settings.prompt).summarised:
+        same += ["n_genres", "n_recent"]
     return all(training["settings"].get(name) == getattr(settings, name) for name in same)

@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from artlib import data
 from artlib.data import Arrays, Log
 from artlib.lm import prompts
-from artlib.lm.prompts import Reader, genre_likelihood
+from artlib.lm.prompts import Reader
 from artlib.lm.prompts.label import LABELS
 from artlib.lm.prompts.reasoned import ReasonedReader
 from artlib.posttrain import teacher
@@ -108,42 +109,53 @@ def make(
 
 
 def read_out(
-    log: Log,
-    language_model,
-    tokenizer,
-    reader,
-    train: Examples,
-    validation: Examples,
-    settings: Settings,
+    log: Log, language_model, tokenizer, reader, train: Examples, validation: Examples, settings: Settings
 ) -> list[Examples]:
-    """The examples of both splits with the answers of a reader of posters: what it takes each candidate for, and which
-    it would choose; of those that are about a genre that the question says the viewer loves, the most loved one's.
+    """The examples of both splits with written-out answers: the genre that a reader takes each poster for, and then the
+    poster whose genre the member watches most of those that the question names, by the reader's score among several.
+    Members without a history, of whom a question names no genre, are left out.
 
     Args:
         language_model: with the adapter that training begins from, which has learnt to read posters.
 
     Raises:
-        ValueError: an answer is longer than `max_new_tokens`.
+        ValueError: an answer is longer than `max_new_tokens`; or no question names a genre.
     """
-    posters = genre_likelihood.FORM.reader(log, tokenizer, max_tokens=settings.max_tokens)
+    form: Any = prompts.find(METHODS[settings.method].reads)
+    posters = form.reader(log, tokenizer, max_tokens=settings.max_tokens)
     found = []
     for part, examples in zip(_parts(log, settings), (train, validation), strict=True):
-        about, scores = genre_likelihood.FORM.read(language_model, posters.read(part))
-        profile = log.history.genre_profile(part.impressions)
-        answers = []
-        for i, order in enumerate(examples.orders):
-            artworks, genres = examples.arrays.candidates[i, : len(order)], about[i, : len(order)]
-            loved = np.isin(genres, reader.favourites(profile[i]))
-            best = int(np.lexsort((scores[i, : len(order)], loved * profile[i, genres]))[-1])
-            answer = reader.completion(reader.reading(artworks, order, genres, profile[i], best))
-            if len(answer) > settings.max_new_tokens:
+        about, scores = form.genres_and_scores(language_model, posters.read(part))
+        profile, candidates = log.history.genre_profile(part.impressions), examples.arrays.candidates
+        answers = {}
+        for i, order in enumerate(examples.orders or []):
+            genres, named = about[i, : len(order)], reader.favourites(profile[i])
+            if not named:
+                continue
+            share = np.isin(genres, named) * profile[i, genres]
+            best = int(np.lexsort((scores[i, : len(order)], share))[-1])
+            text = reader.reading(candidates[i, : len(order)], order, genres, profile[i], best)
+            answers[i] = reader.completion(text)
+            if len(answers[i]) > settings.max_new_tokens:
                 raise ValueError(
-                    f"a reading of {len(order)} candidates has {len(answer)} tokens, more than max_new_tokens = "
+                    f"a reading of {len(order)} candidates has {len(answers[i])} tokens, more than max_new_tokens = "
                     f"{settings.max_new_tokens}; raise max_new_tokens"
                 )
-            answers.append(answer)
-        found.append(dataclasses.replace(examples, answers=answers))
+        if not answers:
+            raise ValueError("no question names a genre that the member watches: is n_genres 0, or no history there?")
+        found.append(_answered(part, examples, answers))
     return found
+
+
+def _answered(part: Log, examples: Examples, answers: dict[int, list[int]]) -> Examples:
+    """Those of the examples for which there is an answer, by their row."""
+    rows = np.array(sorted(answers), dtype=int)
+    return Examples(
+        [examples.prompts[i] for i in rows],
+        part.take(rows).arrays(),
+        answers=[answers[i] for i in rows],
+        orders=[examples.orders[i] for i in rows] if examples.orders else None,
+    )
 
 
 def _parts(log: Log, settings: Settings) -> tuple[Log, Log]:
@@ -177,10 +189,5 @@ def _with_reasons(
     counts["usable"] = len(rows)
     if not len(rows):
         raise ValueError(f"the teacher {source.name} gave no usable reason for {len(questions)} plays: {counts}")
-    kept = Examples(
-        [examples.prompts[i] for i in rows],
-        part.take(rows).arrays(),
-        answers=[answers[i] for i in rows],
-        orders=[orders[i] for i in rows],
-    )
+    kept = _answered(part, examples, {i: answers[i] for i in rows})
     return kept, {"name": source.name, **counts}

@@ -45,7 +45,7 @@ class Method:
         given_targets: whether it learns what `post_train` is told each candidate deserves, not what was played.
         needs_propensities: whether it divides by them, or asks with which odds each candidate was shown.
         prompt: the one prompt form that it goes with, which goes with no method for others; "" for all others.
-        reads: the prompt form of the adapter that it begins from, whose reading it learns to write; "" for its own.
+        reads: the prompt form, a reader of posters by genres, of the adapter that it begins from; "" for its own form.
     """
 
     meaning: str
@@ -97,7 +97,7 @@ METHODS = {
         needs_propensities=True,
     ),
     "distil": Method(
-        "what a trained reader makes of every poster, written out, and then its choice",
+        "a trained reader's genre of every poster, written out, and then the poster that the viewer's genres suit",
         refines="sft",
         learns_from="impressions",
         prompt="reasoned",
@@ -157,9 +157,11 @@ class Settings:
     teacher: str = _setting("world", "reasoned: world, a model's name, or the URL of an OpenAI-compatible endpoint")
     teacher_model: str = _setting("", "the endpoint's model")
     samples: int = _setting(
-        5, "reasoned: answers an impression, one: the likeliest; grpo: and a group, at least 2", SOME
+        5, "reasoned: answers an impression; one is greedy, several are sampled; grpo: and a group, at least 2", SOME
     )
-    max_new_tokens: int = _setting(96, "reasoned: length of an answer; longer reasons are not learnt", SOME)
+    max_new_tokens: int = _setting(
+        96, "reasoned: length of an answer; longer reasons are not learnt (distil: 25 a candidate)", SOME
+    )
     history_tokens: int = _setting(96, "budget of a member's summary", ANY)
     max_tokens: int = _setting(2048, "a longer prompt is an error: nothing is cut", SOME)
     n_genres: int = _setting(3, "favourite genres in a member's summary", ANY)
@@ -205,8 +207,9 @@ class Settings:
 
     @property
     def start(self) -> "Settings | None":
-        """Those of the adapter that a refining method begins from; None for a method that begins from the base model.
-        A reader of another form has all its own settings but for what the two adapters must share."""
+        """Those of the adapter that a refining method begins from, if it has to be trained; None for a method that
+        begins from the base model. An adapter of another form shares `SHARED`; how it learns is left at the defaults,
+        which suit that form: for other ways, train it first."""
         method = METHODS[self.method]
         if not method.refines or not method.reads:
             return dataclasses.replace(self, method=method.refines) if method.refines else None
@@ -220,7 +223,10 @@ class Settings:
         return METHODS[self.method].predicts_rewards or by_model
 
 
-SHARED = ("base", "lora_rank", "lora_layers", "max_tokens", "dtype", "load_in_4bit", "seed")
+SHARED = (
+    *("base", "dtype", "load_in_4bit", "lora_rank", "lora_layers", "max_tokens"),
+    *("max_examples", "max_validation", "save_steps", "seed"),
+)
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from artlib import files
-from artlib.data import Log
+from artlib.data import Log, genre_names
 from artlib.lm import calibration, generation, machine, model, prompts
 from artlib.lm.prompts.reasoned import self_consistency_scores
 from artlib.posttrain import adapters, examples, objectives, processes, progress, rewards, trainer, trl
@@ -31,7 +31,7 @@ def post_train(
     """Train an adapter, or return at once when `folder` already holds the one asked for, of the same code.
 
     A method that refines another (sft) begins from the adapter in the folder of that name beside `folder`, and trains
-    that first if it is not there.
+    that first if it is not there, with `settings.start`.
 
     Args:
         log: with train and validation splits.
@@ -154,6 +154,10 @@ def _require(log: Log, settings: Settings) -> None:
     """Refuse what would fail, before anything is loaded."""
     if METHODS[settings.method].needs_propensities:
         log.require_propensities(f"method={settings.method}")
+    if METHODS[settings.method].reads and not genre_names(log.titles):
+        raise ValueError(
+            f"method={settings.method} writes of genres, and the log's titles have none; use another method"
+        )
     if processes.count() > 1 and _by_trl(settings):
         names = ", ".join(name for name in objectives.OBJECTIVES if (settings.prompt, name) not in trl.TRAINERS)
         others = f"set method to one of {names}, or " if not METHODS[settings.method].prompt else ""
@@ -165,7 +169,7 @@ def _require(log: Log, settings: Settings) -> None:
 
 
 def _start(log: Log, folder: Path, settings: Settings) -> Path | None:
-    """The adapter that a refining method begins from; trained now, with the same settings, if the run has none."""
+    """The adapter that a refining method begins from; trained now, with `settings.start`, if the run has none."""
     first = settings.start
     if not first:
         return None

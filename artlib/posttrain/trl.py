@@ -35,7 +35,8 @@ def label_trainer(language_model, tokenizer, train: Examples, validation: Exampl
 def reasoning_trainer(
     language_model, tokenizer, train: Examples, validation: Examples, folder: Path, settings: Settings
 ):
-    """TRL's SFT on a teacher's reason followed by the letter of the played artwork; the loss is on both."""
+    """TRL's SFT on a reason followed by a letter: a teacher's, and that of the played artwork; or a reader's (distil).
+    The loss is on both."""
 
     def pairs(examples: Examples) -> Iterator[tuple[list[int], list[int]]]:
         for question, order, answer in zip(examples.prompts, examples.orders, examples.answers, strict=True):

@@ -164,7 +164,7 @@ def test_genre_likelihoods_equal_separate_full_forward_passes(tiny, posters):
 
     usual = answers(posters[0].sample).mean(axis=0)
     assert np.ptp(usual) > 0.1
-    about, scores = genre_likelihood.FORM.read(language_model, posters[:3])
+    about, scores = genre_likelihood.FORM.genres_and_scores(language_model, posters[:3])
     np.testing.assert_allclose(scores, decisive, atol=1e-4)
     for row, prompt in enumerate(posters[:3]):
         assert np.ptp(prompt.affinity) > 0.1

@@ -11,6 +11,7 @@ import time
 import types
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -338,7 +339,8 @@ def test_killed_training_goes_on_to_the_adapter_of_an_uninterrupted_one(small_lo
     small_log.save(tmp_path / "log")
     # TRL takes a step for four pairs, of which a play has several, and for as many groups of answers.
     examples = 16 if method == "grpo" else 32 if prompt == "label" or method == "dpo" else 64
-    sizes = {"max_examples": examples, "micro_batch": 2, "batch_size": 4, "samples": 1, "max_new_tokens": 400}
+    longest = 700 if method == "distil" else 400  # tokens of the tiny model are bytes
+    sizes = {"max_examples": examples, "micro_batch": 2, "batch_size": 4, "samples": 1, "max_new_tokens": longest}
     if prompt == "label":
         sizes["max_validation"] = 4
     settings = dataclasses.asdict(dataclasses.replace(TINY, prompt=prompt, method=method, **sizes))
@@ -572,25 +574,53 @@ DISTIL = dataclasses.replace(
 )
 
 
-def test_a_reader_is_distilled_from_the_adapter_beside_it(small_log, tmp_path):
-    from safetensors.numpy import load_file
+def test_a_reader_is_distilled_from_the_adapter_beside_it(small_log, tmp_path, monkeypatch):
+    from safetensors.torch import load_file, save_file
 
-    training = train.post_train(small_log, tmp_path / "distil", DISTIL)
-    start = adapters.settings_of(tmp_path / "sft")
-    assert start == DISTIL.start and (start.prompt, start.method, start.n_genres) == ("genre-likelihood", "sft", 3)
-    assert training["start"] == files.sha256(tmp_path / "sft" / "adapter_model.safetensors")
-    assert training["examples"] == 8 and training["teacher"] is None and 0 <= training["valid_answers"] <= 1
+    train.post_train(small_log, tmp_path / "sft", dataclasses.replace(DISTIL.start, max_examples=8))
+    start = tmp_path / "sft" / "adapter_model.safetensors"
+    torch.manual_seed(0)  # an adapter far from the base model, which sft's is not
+    moved = {name: value + ("lora_B" in name) * torch.randn_like(value) for name, value in load_file(start).items()}
+    save_file(moved, start, metadata={"format": "pt"})
+    read, read_out = [], makers.read_out
+
+    def reading(log, language_model, *others):
+        posters = prompts.reader(log, others[0], max_tokens=8192).read(data.plays(log, "train", 4, 0))
+        read.append(prompts.score(language_model, posters))
+        read.append(prompts.score(model.load(embedded.TINY, tmp_path / "sft", "float32", max_tokens=8192)[0], posters))
+        read.append(prompts.score(model.load(embedded.TINY, None, "float32", max_tokens=8192)[0], posters))
+        return read_out(log, language_model, *others)
+
+    monkeypatch.setattr(makers, "read_out", reading)
+    before = (tmp_path / "sft" / "training.json").stat().st_mtime_ns
+    training = train.post_train(small_log, tmp_path / "distil", dataclasses.replace(DISTIL, max_examples=12))
+    assert (tmp_path / "sft" / "training.json").stat().st_mtime_ns == before, "n_genres and plays of its own: no matter"
+    np.testing.assert_allclose(read[0], read[1], atol=1e-4)
+    assert np.nanmax(np.abs(np.where(np.isfinite(read[0]), read[0] - read[2], 0))) > 0.01
+    assert training["start"] == files.sha256(start) and training["examples"] == 12
+    assert training["teacher"] is None and 0 <= training["valid_answers"] <= 1
     assert training["zero_shot_temperature"] is None, "what suits another form's scores"
     losses = [entry["eval_loss"] for entry in training["curve"] if "eval_loss" in entry]
     assert losses[-1] < losses[0]
-    own, begun = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("distil", "sft"))
-    change = max(np.abs(own[name] - begun[name]).max() for name in own)
-    assert own.keys() == begun.keys() and 1e-5 < change < 0.1 * max(np.abs(w).max() for w in begun.values())
-    before = (tmp_path / "sft" / "training.json").stat().st_mtime_ns
-    train.post_train(small_log, tmp_path / "distil", dataclasses.replace(DISTIL, max_examples=4))
-    assert (tmp_path / "sft" / "training.json").stat().st_mtime_ns == before, (
-        "a reader that is there is not trained anew"
+    own = load_file(tmp_path / "distil" / "adapter_model.safetensors")
+    assert own.keys() == moved.keys() and 1e-5 < max(float((own[name] - moved[name]).abs().max()) for name in own) < 0.1
+
+
+def test_a_reader_to_distil_is_trained_where_there_is_none(small_log, tmp_path):
+    train._start(small_log, tmp_path / "distil", DISTIL)
+    start = adapters.settings_of(tmp_path / "sft")
+    assert start == DISTIL.start and (start.prompt, start.method, start.n_genres) == ("genre-likelihood", "sft", 3)
+    assert (start.max_examples, start.max_validation, start.learning_rate) == (8, 4, Settings().learning_rate)
+
+
+def test_a_log_without_genres_is_not_distilled(small_log, tmp_path):
+    titles = small_log.titles
+    none = pa.array([[]] * len(titles), titles.schema.field("genres").type)
+    bare = dataclasses.replace(
+        small_log, titles=titles.set_column(titles.schema.get_field_index("genres"), "genres", none)
     )
+    with pytest.raises(ValueError, match="method=distil writes of genres, and the log's titles have none"):
+        train.post_train(bare, tmp_path / "distil", dataclasses.replace(DISTIL, base="not there"))
 
 
 def test_what_is_distilled_is_the_readers_reading_and_its_choice_of_what_the_viewer_loves(small_log, monkeypatch):
@@ -606,7 +636,7 @@ def test_what_is_distilled_is_the_readers_reading_and_its_choice_of_what_the_vie
         return seen[-1]
 
     seen: list = []
-    monkeypatch.setattr(genre_likelihood.FORM, "read", read)
+    monkeypatch.setattr(genre_likelihood.FORM, "genres_and_scores", read)
     found = makers.read_out(small_log, language_model, tokenizer, reader, train_part, validation, DISTIL)
     parts = makers.learnt_from(small_log, DISTIL), data.plays(small_log, "validation", 4, DISTIL.seed)
     chosen_for_love = 0
@@ -630,3 +660,26 @@ def test_what_is_distilled_is_the_readers_reading_and_its_choice_of_what_the_vie
     short = dataclasses.replace(DISTIL, max_new_tokens=20)
     with pytest.raises(ValueError, match="a reading of . candidates has .* more than max_new_tokens = 20; raise max_"):
         makers.read_out(small_log, language_model, tokenizer, reader, train_part, validation, short)
+
+
+def test_members_of_whom_a_question_names_no_genre_are_left_out_of_what_is_distilled(small_log, monkeypatch):
+    language_model, tokenizer = model.load(embedded.TINY)
+    reader = makers.reader_for(small_log, tokenizer, DISTIL)
+    train_part, validation, _ = makers.make(small_log, reader, DISTIL, None, True)
+    profile, seen = type(small_log.history).genre_profile, []
+
+    def some(history, impressions):
+        found = profile(history, impressions)
+        found[::2] = 0  # as of members without a history
+        seen.append(found)
+        return found
+
+    monkeypatch.setattr(type(small_log.history), "genre_profile", some)
+    found = makers.read_out(small_log, language_model, tokenizer, reader, train_part, validation, DISTIL)
+    for examples, before in zip(found, (train_part, validation), strict=True):
+        assert examples.prompts == before.prompts[1::2] and len(examples.answers) == len(examples.arrays)
+        np.testing.assert_array_equal(examples.arrays.shown, before.arrays.shown[1::2])
+        assert all((a == b).all() for a, b in zip(examples.orders, before.orders[1::2], strict=True))
+    monkeypatch.setattr(type(small_log.history), "genre_profile", lambda *_: np.zeros_like(seen[0]))
+    with pytest.raises(ValueError, match="no question names a genre that the member watches"):
+        makers.read_out(small_log, language_model, tokenizer, reader, train_part, validation, DISTIL)

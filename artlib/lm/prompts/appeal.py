@@ -64,6 +64,7 @@ class Appeal(PromptForm):
     name = "appeal"
     meaning = "the model reads a caption alone, and says whether it would click"
     reader = AppealReader
+    summarised = False
     by_title = True
 
     def decode(self, prompt: AppealPrompt, tokenizer) -> str:

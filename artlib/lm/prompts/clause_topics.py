@@ -151,6 +151,7 @@ class ClauseTopics(PromptForm):
         "the model says in a word what each clause of captions and of what was watched is about; the most alike wins"
     )
     reader = TopicReader
+    summarised = False
     by_title = True
 
     def decode(self, prompt: TopicPrompt, tokenizer) -> str:

@@ -225,6 +225,7 @@ class GenreLikelihood(PromptForm):
         "the model reads a poster and says whose fans it appeals to; a choice weighs that by the member's affinities"
     )
     reader = GenreReader
+    summarised = False
     by_title = True
 
     def decode(self, prompt: GenrePrompt, tokenizer) -> str:
@@ -247,15 +248,16 @@ class GenreLikelihood(PromptForm):
     def score(self, model, prompts: Sequence[GenrePrompt], batch_tokens: int) -> np.ndarray:
         return self._deciding(model, prompts, *self._answers(model, prompts, batch_tokens), batch_tokens)
 
-    def read(self, model, prompts: Sequence[GenrePrompt], batch_tokens: int = 2048) -> tuple[np.ndarray, np.ndarray]:
-        """What a model makes of posters: (n, K) the genre that each appeals to above all, by `mixture_scores`; 0 where
-        padded; and (n, K) scores to decide by."""
+    def genres_and_scores(
+        self, model, prompts: Sequence[GenrePrompt], batch_tokens: int = 2048
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(n, K) the genre that each candidate appeals to above all, by `mixture_scores`, 0 where padded; and (n, K)
+        scores to decide by."""
         own, first = self.remembering(), prompts[0]
         genres, poster, mask = own._answers(model.eval(), prompts, batch_tokens)
         usual = genre_table(model, first.sample, first.frame, first.genres, batch_tokens, own.known).mean(axis=0)
-        return (genres - usual).argmax(axis=1)[poster], own._deciding(
-            model, prompts, genres, poster, mask, batch_tokens
-        )
+        about = np.where(mask, (genres - usual).argmax(axis=1)[poster], 0)
+        return about, own._deciding(model, prompts, genres, poster, mask, batch_tokens)
 
     def score_as_trained(self, model, prompts, orders, batch_tokens: int) -> np.ndarray:
         return self._as_trained(prompts, *self._answers(model, prompts, batch_tokens))

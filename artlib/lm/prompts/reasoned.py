@@ -11,7 +11,7 @@ from tqdm import tqdm
 from artlib.lm.prompts.label import ANSWER, LABELS, Label, LabelPrompt, LabelReader
 
 TEMPERATURE = 0.7  # of answers that are drawn
-QUOTED = 6  # words of a caption with which a reading begins
+QUOTED, LONGEST_QUOTE = 6, 60  # words of a caption with which a reading begins, and their characters at most
 Write = Callable[[list[list[int]], int, float], list[str]]
 
 
@@ -49,7 +49,7 @@ class ReasonedReader(LabelReader):
             artworks: (K,) rows in `artworks`, the candidates.
             order: the candidate under each letter.
             about: (K,) the genre of each candidate, columns of the profile.
-            profile: (G,) the member's genre profile.
+            profile: (G,) the genre profile of a member with a history.
             best: the candidate to choose.
         """
         names = [self._genres[genre] for genre in about]
@@ -58,12 +58,11 @@ class ReasonedReader(LabelReader):
             for letter, k in zip(LABELS, order, strict=False)
         ]
         loved = ", ".join(self._genres[genre] for genre in self.favourites(profile))
-        viewer = f"The viewer loves {loved}, and" if loved else "The viewer is new, and"
         letter = LABELS[int(np.flatnonzero(order == best)[0])]
-        return f"{''.join(lines)}{viewer} plays {names[best]} ({letter}).\n{ANSWER} {letter}"
+        return f"{''.join(lines)}The viewer loves {loved}, and plays {names[best]} ({letter}).\n{ANSWER} {letter}"
 
     def _quoted(self, artwork: int) -> str:
-        return " ".join(self._captions[artwork].split()[:QUOTED]).rstrip(".,;:!?")
+        return " ".join(self._captions[artwork].split()[:QUOTED])[:LONGEST_QUOTE].rstrip(".,;:!? ")
 
 
 def parse(answer: str) -> str | None:
@@ -122,7 +121,7 @@ def self_consistency_scores(
     write: Write, prompts: Sequence[ReasonedPrompt], samples: int, max_new_tokens: int, seed: int, batch: int = 32
 ) -> tuple[np.ndarray, float]:
     """(n, K) scores by the votes of sampled answers (self-consistency, Wang et al. 2023), and the ratio of valid ones.
-    A single answer is not drawn: it is the likeliest.
+    A single answer is greedy, and sees the options in the log's own order.
 
     Args: see `vote`.
     """

@@ -158,6 +158,7 @@ class PromptForm(abc.ABC):
         meaning: in a line.
         reader: makes its prompts.
         lettered: whether candidates are options with letters, which come in an order.
+        summarised: whether a member's summary is read, which `n_genres` and `n_recent` make.
         written: whether an answer is written, token by token, instead of scored.
         by_title: whether impressions of a title share what is read of its artworks, so that a step of training is over
             titles.
@@ -168,6 +169,7 @@ class PromptForm(abc.ABC):
     meaning: str
     reader: type[Reader]
     lettered = False
+    summarised = True
     written = False
     by_title = False
     known: dict | None = None
