@@ -577,7 +577,7 @@ DISTIL = dataclasses.replace(
 def test_a_reader_is_distilled_from_the_adapter_beside_it(small_log, tmp_path, monkeypatch):
     from safetensors.torch import load_file, save_file
 
-    train.post_train(small_log, tmp_path / "sft", dataclasses.replace(DISTIL.start, max_examples=8))
+    train.post_train(small_log, tmp_path / "sft", dataclasses.replace(DISTIL.start, max_examples=8, n_genres=1))
     start = tmp_path / "sft" / "adapter_model.safetensors"
     torch.manual_seed(0)  # an adapter far from the base model, which sft's is not
     moved = {name: value + ("lora_B" in name) * torch.randn_like(value) for name, value in load_file(start).items()}
