@@ -188,6 +188,14 @@ def test_vllm_writes_what_transformers_writes(small_log, tmp_path):
     assert written[0] != written[1]
 
 
+def test_what_a_model_prefers_of_its_own_does_not_change_greedy_answers(monkeypatch):
+    language_model, tokenizer = model.load(embedded.TINY)
+    ids = [tokenizer("A poster of a poster of a poster").input_ids]
+    plain = generation.sample(language_model, tokenizer, ids, 24)
+    monkeypatch.setattr(language_model.generation_config, "repetition_penalty", 50.0)
+    assert generation.sample(language_model, tokenizer, ids, 24) == plain
+
+
 def test_sampled_answers_keep_what_ends_them_and_no_padding():
     language_model, tokenizer = model.load(embedded.TINY)
     ids, end = tokenizer.encode("A question"), tokenizer.eos_token_id

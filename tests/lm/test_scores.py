@@ -518,7 +518,7 @@ def test_votes_reach_the_candidate_whose_letter_was_given_and_no_other(small_log
     assert (p.argmax(axis=1) == favourite).all() and (p[:, : favourite.min()] > 0).all()
 
 
-def test_several_answers_are_drawn_and_a_single_one_is_the_likeliest(tiny, small_log):
+def test_several_answers_are_drawn_and_a_single_one_is_greedy(tiny, small_log):
     questions = prompts.reader(small_log, tiny[1], "reasoned", max_tokens=8192).read(small_log.take(np.arange(3)))
     asked = []
 
