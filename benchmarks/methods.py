@@ -3,6 +3,7 @@
     python benchmarks/methods.py                             every entry of the grid on the log of `make run`, seed 0
     python benchmarks/methods.py --seeds 0 1 2 --only sft kto
     python benchmarks/methods.py --world shuffled            the control: plays are of any candidate
+    python benchmarks/methods.py --world broad-110k          who reads best, from as many impressions as the paper has
     python benchmarks/methods.py --world movielens --data FOLDER
     timeout -s KILL 570 python benchmarks/methods.py --world paper      again and again, until it exits with 0
 
@@ -25,12 +26,12 @@ import numpy as np
 
 from artlib import data, files, ope
 from artlib.analysis import evaluation
-from artlib.analysis.comparison import POOLED, Lift, Row, Worth
+from artlib.analysis.comparison import PLUS, Lift, Row, Worth
 from artlib.data import Log, shuffled_plays
 from artlib.lm import embedded, encoder, machine
 from artlib.lm.calibration import fit_temperature, pooled, probabilities
 from artlib.policies import answers, baselines
-from artlib.policies.encoder import Scores
+from artlib.policies.encoder import Scores, fusion
 from artlib.policies.llm import llm_scores
 from artlib.policies.text import Choice, Readers
 from artlib.posttrain.settings import METHODS, Settings
@@ -61,18 +62,19 @@ class Entry:
     """What is trained: a method with as many examples as `size`, and the settings that are not the defaults.
 
     Attributes:
-        pooled: with the text baseline, see `calibration.pooled`. Of "text" itself, with another of another seed: what a
-            second encoder brings.
+        beside: what it is put together with. "text": the text baseline, see `calibration.pooled`; of "text" itself,
+            another of another seed: what a second encoder brings. "production": its preference and the play rates of
+            the earlier period, see `encoder.fusion`, which the text baseline may have, too.
     """
 
     method: str
     size: int  # ALL: whatever the log has
     settings: dict = dataclasses.field(default_factory=dict)
-    pooled: bool = False
+    beside: str = ""
 
     @property
     def kind(self) -> str:
-        return self.method + POOLED * self.pooled
+        return self.method + (PLUS + self.beside if self.beside else "")
 
     @property
     def name(self) -> str:
@@ -124,7 +126,7 @@ class Comparison:
             return entry
         form = METHODS[settings.method].reads or settings.prompt
         wanted = first if form in (DEFAULT, METHODS[first].prompt) else f"{form} {first}"
-        return [other for other in self.entries if other.method == wanted and not other.pooled][-1]
+        return [other for other in self.entries if other.method == wanted and not other.beside][-1]
 
 
 def _fiction(**parameters) -> Callable[[str], Log]:
@@ -135,9 +137,11 @@ ALL = 100_000  # plays: more than any log has that it is used for
 EVERY_METHOD = (
     *(Entry(method, size) for size in (250, 500, 1000, 2000) for method in ("text", "sft")),
     Entry("sft", ALL),
-    Entry("sft", ALL, pooled=True),
-    Entry("zero-shot", ALL, pooled=True),
-    Entry("text", ALL, pooled=True),
+    Entry("sft", ALL, beside="text"),
+    Entry("zero-shot", ALL, beside="text"),
+    Entry("text", ALL, beside="text"),
+    Entry("sft", ALL, beside="production"),
+    Entry("zero-shot", ALL, beside="production"),
     Entry("sft-ips", ALL, {"method": "sft-ips"}),
     Entry("sft-logq", ALL, {"method": "sft-logq"}),
     Entry("awsft", ALL, {"method": "awsft"}),
@@ -149,6 +153,15 @@ EVERY_METHOD = (
     Entry("policy-gradient", ALL, {"method": "policy-gradient", **REFINE}),
 )
 PUBLISHED = {"n_users": 2000, "n_titles": 200, "n_train": 20_000, "n_validation": 2000, "n_test": 2000}
+SCALED = PUBLISHED | {"n_train": 110_000, "n_test": 10_000}  # as many impressions to learn from as in the paper
+READ = (
+    Entry("sft", ALL),
+    Entry("sft", ALL, beside="production"),
+    Entry("sft", ALL, beside="text"),
+    Entry("zero-shot", ALL, beside="production"),
+    Entry("zero-shot", ALL, beside="text"),
+    Entry("text", ALL, beside="text"),
+)
 
 WORLDS = {
     "tiny": Comparison(  # to try the comparison out
@@ -159,11 +172,12 @@ WORLDS = {
         entries=(
             Entry("text", 20),
             Entry("sft", 40),
-            Entry("sft", 40, pooled=True),
-            Entry("zero-shot", 40, pooled=True),
-            Entry("text", 40, pooled=True),
+            Entry("sft", 40, beside="text"),
+            Entry("sft", 40, beside="production"),
+            Entry("zero-shot", 40, beside="text"),
+            Entry("text", 40, beside="text"),
             Entry("counterfactual", 80, COUNTERFACTUAL),
-            Entry("counterfactual", 80, COUNTERFACTUAL, pooled=True),
+            Entry("counterfactual", 80, COUNTERFACTUAL, beside="text"),
             Entry("label sft", 8, LABEL),
         ),
     ),
@@ -185,13 +199,13 @@ WORLDS = {
         _fiction(**PUBLISHED, genres="broad"),
         plays=ALL,
         common=TOPICS,
-        entries=(
-            Entry("sft", ALL),
-            Entry("sft", ALL, pooled=True),
-            Entry("zero-shot", ALL, pooled=True),
-            Entry("text", ALL, pooled=True),
-            Entry("genre-likelihood sft", ALL, GENRES),
-        ),
+        entries=(*READ, Entry("genre-likelihood sft", ALL, GENRES)),
+    ),
+    "broad-110k": Comparison(
+        _fiction(**SCALED, genres="broad"),
+        plays=ALL,
+        common=TOPICS | {"learning_rate": 2e-3},
+        entries=READ,
     ),
     "shuffled": Comparison(
         lambda data: shuffled_plays(fiction.build(**PUBLISHED)),
@@ -206,9 +220,11 @@ WORLDS = {
         validated=500,
         entries=(
             Entry("sft", 3000, FEW_PLAYS),  # not last: others go on from sft on 800
-            Entry("sft", 3000, FEW_PLAYS, pooled=True),
-            Entry("zero-shot", 3000, pooled=True),
-            Entry("text", 3000, pooled=True),
+            Entry("sft", 3000, FEW_PLAYS, beside="text"),
+            Entry("zero-shot", 3000, beside="text"),
+            Entry("text", 3000, beside="text"),
+            Entry("sft", 3000, FEW_PLAYS, beside="production"),
+            Entry("zero-shot", 3000, beside="production"),
             Entry("text", 800),
             Entry("sft", 800, FEW_PLAYS),
             Entry("sft-ips", 800, {**FEW_PLAYS, "method": "sft-ips"}),
@@ -309,8 +325,9 @@ class _Session:
         started = time.perf_counter()
         settings = self.comparison.settings(entry, seed, self.base)
         scores, told = self._reader(entry, settings)
-        if entry.pooled:
-            scores = self._beside_text(scores, seed)
+        if entry.beside:
+            beside = {"text": self._beside_text, "production": self._beside_production}
+            scores = beside[entry.beside](scores, seed)
         parts = self._parts()
         if settings.prompt != DEFAULT and self.comparison.few:
             parts = {"test": _some(parts["test"], self.comparison.few)}
@@ -338,9 +355,9 @@ class _Session:
         if entry.method == "zero-shot":
             return functools.partial(ask, adapter=None), learnt
         if entry.method == "text":
-            choice = self._text(entry.size, settings.seed + entry.pooled)  # another, to be pooled with
+            choice = self._text(entry.size, settings.seed + bool(entry.beside))  # another, to be pooled with
             return choice.scores, learnt | {"reader": choice.name}
-        alone = dataclasses.replace(entry, pooled=False)
+        alone = dataclasses.replace(entry, beside="")
         start, started = self.comparison.start(alone, settings), None
         folder = self.folder / f"seed-{settings.seed}" / start.name
         if start != alone:  # it has settings of its own
@@ -365,6 +382,10 @@ class _Session:
             return np.where(part.arrays().mask, shares, -np.inf)
 
         return together
+
+    def _beside_production(self, scores: Scores, seed: int) -> Scores:
+        """Those of a reader with what the text baseline may use besides captions, learnt from the same plays."""
+        return fusion(self.log, [scores], self._plays(self.comparison.plays, seed), self._checked(seed))
 
     def _text(self, size: int, seed: int) -> Choice:
         """The strongest reader of captions by so many plays, learnt once for a seed."""

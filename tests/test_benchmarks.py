@@ -60,30 +60,40 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
         # The baseline is not compared with itself; who comes before it cannot be compared with it yet.
         assert (test["over_text"] is not None) == (test["over_zero_shot"] is not None) == (name in grid.names)
     assert rows["counterfactual 80"]["start_seconds"] == rows["sft 40"]["seconds"]
-    for name in ("sft", "counterfactual"):  # the same adapter, asked once more
-        alone, together = (next(row for row in rows.values() if row["method"] == m) for m in (name, f"{name} + text"))
+    again = [("sft", "text"), ("sft", "production"), ("counterfactual", "text")]
+    for name, beside in again:  # the same adapter, asked once more
+        kinds = name, f"{name} + {beside}"
+        alone, together = (next(row for row in rows.values() if row["method"] == kind) for kind in kinds)
         assert together["seconds"] == alone["seconds"] and together["start_seconds"] == alone["start_seconds"]
     path = root / "results" / "methods-tiny-tiny.json"
     table = comparison.read(path).set_index("entry")
     assert list(table.index) == list(rows)
     assert list(table["method"]) == [
-        *("zero-shot", "text", "text", "sft", "sft + text", "zero-shot + text", "text + text"),
+        *("zero-shot", "text", "text", "sft", "sft + text", "sft + production", "zero-shot + text", "text + text"),
         *("counterfactual", "counterfactual + text", "label sft"),
     ]
-    assert list(table["learns_from"].fillna("")) == ["", *["plays"] * 6, *["impressions"] * 2, "plays"]
+    assert list(table["learns_from"].fillna("")) == ["", *["plays"] * 7, *["impressions"] * 2, "plays"]
     spent = rows["counterfactual 80"]["seconds"] + rows["sft 40"]["seconds"]
     assert table.loc["counterfactual 80", "minutes"] == pytest.approx(spent / 60)
-    assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 2 + [True] * 2 + [False] * 3
+    assert table["minutes"].isna().tolist() == [True] * 3 + [False] * 3 + [True] * 2 + [False] * 3
     np.testing.assert_array_equal(table["over_text"].notna(), [name in grid.names for name in rows])
     np.testing.assert_array_equal(table["order_after"].notna(), [name.startswith("label") for name in rows])
     picked = comparison.chosen_by_validation(table.reset_index())
-    assert picked["of"] == 4  # sft and counterfactual, alone and pooled
+    assert picked["of"] == 5  # sft and counterfactual, alone and with others
     assert picked["entry"].startswith(("sft", "counterfactual"))
     assert comparison.provenance({"tiny": comparison.read(path)}).loc["tiny", "trainings"] == 3
     figure = plots.methods(table.reset_index())
     by_plays, by_time, lifts = ([text.get_text() for text in axis.get_legend().texts] for axis in figure.axes)
     assert sorted(by_plays) == ["sft, seed 0", "text, seed 0", "zero-shot"]
-    assert by_time == ["sft", "sft + text", "counterfactual", "counterfactual + text", "label sft", "zero-shot"]
+    assert by_time == [
+        "sft",
+        "sft + text",
+        "sft + production",
+        "counterfactual",
+        "counterfactual + text",
+        "label sft",
+        "zero-shot",
+    ]
     assert lifts == ["seed 0, n = 8", "seed 0, n = 200"]
     assert {label.get_text() for label in figure.axes[2].get_yticklabels()} == set(rows)
 
@@ -103,17 +113,17 @@ def test_a_reader_is_pooled_with_text_by_what_both_expect_and_text_with_another(
 
     session.readers.strongest = strongest
     settings = Settings(base="tiny", seed=1)
-    found = {pooled: session._reader(methods.Entry("text", 40, pooled=pooled), settings) for pooled in (False, True)}
-    assert [told["reader"] for _, told in found.values()] == ["seed 1", "seed 2"]
+    found = [session._reader(methods.Entry("text", 40, beside=beside), settings) for beside in ("", "text")]
+    assert [told["reader"] for _, told in found] == ["seed 1", "seed 2"]
     test, check = small_log.split("test"), data.plays(small_log, "validation", settings.max_validation, 1)
     shares = []
     for seed in (1, 2):
         temperature = calibration.fit_temperature(scores(check, seed), check.arrays().shown)
         shares.append(calibration.probabilities(scores(test, seed), temperature))
     session._worth = lambda part, chosen, entry, seed: chosen
-    row, both = session.row(methods.Entry("text", 40, pooled=True), 1), calibration.pooled(shares)
+    row, both = session.row(methods.Entry("text", 40, beside="text"), 1), calibration.pooled(shares)
     np.testing.assert_array_equal(row.test, baselines.greedy(np.where(test.arrays().mask, both, -np.inf)))
-    together = session._beside_text(found[True][0], 1)(test)
+    together = session._beside_text(found[1][0], 1)(test)
     mask = test.arrays().mask
     np.testing.assert_allclose(np.where(mask, together, 0), calibration.pooled(shares))
     assert np.isneginf(together[~mask]).all()
@@ -129,13 +139,13 @@ def test_a_comparison_that_has_only_begun_can_be_looked_at(compared, tmp_path, n
     assert len(plots.methods(table).axes[2].get_yticklabels()) == n
 
 
-@pytest.mark.parametrize("world", ["fiction", "broad", "shuffled", "movielens"])
+@pytest.mark.parametrize("world", ["fiction", "broad", "broad-110k", "shuffled", "movielens"])
 def test_every_record_can_be_drawn(world):
     """Among them means over seeds that are all alike, which rounding may put below the lowest."""
     assert plots.methods(comparison.read(ROOT / "results" / f"methods-{world}.json")).axes
 
 
-@pytest.mark.parametrize("world", ["fiction", "broad", "movielens"])
+@pytest.mark.parametrize("world", ["fiction", "broad", "broad-110k", "movielens"])
 def test_published_lifts_agree_with_each_other(methods, world):
     table = comparison.read(ROOT / "results" / f"methods-{world}.json")
     grid = methods.WORLDS[world].names
@@ -184,7 +194,7 @@ def test_an_unknown_entry_is_named(methods, tmp_path, capsys):
     with pytest.raises(SystemExit):
         methods.main(["--world", "tiny", "--only", "sft 41"], tmp_path)
     assert (
-        "'sft 41' is none of text 20, sft 40, sft + text 40, zero-shot + text 40, text + text 40, counterfactual 80"
+        "'sft 41' is none of text 20, sft 40, sft + text 40, sft + production 40, zero-shot + text 40, text + text 40"
         in capsys.readouterr().err
     )
 

@@ -9,7 +9,7 @@ from artlib import files
 
 INTERVALS = ("lift", "over_text", "over_zero_shot")
 BASELINES = ("zero-shot", "text")
-POOLED = " + text"  # of the names of what is pooled with the text baseline
+PLUS = " + "  # in the names of what is put together with the text baseline or with production's preference
 COLUMNS = [
     "entry",
     "method",
@@ -190,7 +190,7 @@ def chosen_by_validation(table: pd.DataFrame) -> pd.Series | None:
 
     All compete by their first seed, those asked about the whole of both splits. None where there are none.
     """
-    trained = ~table["method"].str.removesuffix(POOLED).isin(BASELINES)
+    trained = ~table["method"].str.partition(PLUS)[0].isin(BASELINES)
     whole = trained & table["gap_on_validation"].notna()
     candidates = table[whole & (table["seed"] == table["seed"].min())]
     if candidates.empty:
@@ -209,7 +209,9 @@ def provenance(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         rows[name] = {
             "command": f"python benchmarks/methods.py --world {name}",
             "entries": table["entry"].nunique(),
-            "trainings": int((~(table["method"].isin(BASELINES) | table["method"].str.endswith(POOLED))).sum()),
+            "trainings": int(
+                (~(table["method"].isin(BASELINES) | table["method"].str.contains(PLUS, regex=False))).sum()
+            ),
             "test impressions": table["n"].max(),
             "commits": ", ".join(commits),
             "record's sha256": table.attrs["sha256"][:16],

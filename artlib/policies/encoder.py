@@ -88,10 +88,10 @@ def learnt_by_rates(inputs: Inputs, plays: Log) -> Scores:
     return of
 
 
-def fusion(inputs: Inputs, readers: Sequence[Scores], plays: Log, validation: Log) -> Scores:
+def fusion(log: Log, readers: Sequence[Scores], plays: Log, validation: Log) -> Scores:
     """Everything in one conditional logit: readers' scores, what production thinks, what was played in the earlier
     period, each also by how often the title was shown there."""
-    shown, rate = _earlier(inputs.log)
+    shown, rate = _earlier(log)
 
     def features(part: Log) -> np.ndarray:
         arrays = part.arrays()
@@ -101,10 +101,10 @@ def fusion(inputs: Inputs, readers: Sequence[Scores], plays: Log, validation: Lo
         columns += [column * titles for column in columns]
         return np.where(arrays.mask[:, :, None], np.stack(columns, axis=2), 0)
 
-    fitted = features(plays)
-    mask = plays.arrays().mask
-    mean, spread = fitted[mask].mean(axis=0), np.maximum(fitted[mask].std(axis=0), 1e-9)
-    kept = {id(part): torch.from_numpy((features(part) - mean) / spread) for part in (plays, validation)}
+    found = {id(part): features(part) for part in (plays, validation)}  # each reader is asked once
+    fitted = found[id(plays)][plays.arrays().mask]
+    mean, spread = fitted.mean(axis=0), np.maximum(fitted.std(axis=0), 1e-9)
+    kept = {key: torch.from_numpy((columns - mean) / spread) for key, columns in found.items()}
 
     def scores(weights, part: Log):
         return (kept[id(part)] @ weights).masked_fill(~torch.tensor(part.arrays().mask), -1e9)

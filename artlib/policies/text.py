@@ -98,7 +98,7 @@ class Readers:
         found |= {
             "encoder, history, learnt": encoder.learnt_by_history(self.inputs, plays, validation),
             "encoder, play rates": encoder.learnt_by_rates(self.inputs, plays),
-            "encoder, fusion": encoder.fusion(self.inputs, fused, plays, validation),
+            "encoder, fusion": encoder.fusion(self.log, fused, plays, validation),
         }
         losses = {name: encoder.loss(scores(validation), validation) for name, scores in found.items()}
         best = min(losses, key=lambda name: losses[name])

@@ -58,7 +58,7 @@ def test_readers_score_every_candidate_and_no_other_whoever_else_is_asked_about(
         *untrained,
         encoder.learnt_by_genres(inputs, *plays),
         encoder.learnt_by_history(inputs, *plays),
-        encoder.fusion(inputs, untrained, *plays),
+        encoder.fusion(inputs.log, untrained, *plays),
     ]
     mask = test.arrays().mask
     for reader in readers:
@@ -71,6 +71,25 @@ def test_readers_score_every_candidate_and_no_other_whoever_else_is_asked_about(
 def test_what_is_learnt_fits_the_validation_plays_no_worse(inputs, plays):
     untrained = encoder.loss(by_genres(inputs)(plays[1]), plays[1])
     assert encoder.loss(encoder.learnt_by_genres(inputs, *plays)(plays[1]), plays[1]) <= untrained + 0.02
+
+
+def test_a_fusion_takes_from_a_reader_what_it_knows_and_asks_it_once(small_log, plays):
+    asked = []
+
+    def knows(part):
+        asked.append(part)
+        return np.where(part.arrays().mask, np.log(part.expected_reward()), -np.inf)
+
+    def noise(part):
+        arrays = part.arrays()
+        drawn = np.random.default_rng(len(arrays)).normal(size=arrays.mask.shape)
+        return np.where(arrays.mask, drawn, -np.inf)
+
+    test = small_log.split("test")
+    none, knowing, neither = (value(test, encoder.fusion(small_log, r, *plays)(test)) for r in ([], [knows], [noise]))
+    best = (test.arrays().mask * test.expected_reward()).max(axis=1).mean()
+    assert knowing > 0.9 * best > max(none, neither)
+    assert [len(part.impressions) for part in asked] == [len(part.impressions) for part in (*plays, test)]
 
 
 def test_what_production_shows_is_not_learnt(small_log):
