@@ -355,7 +355,7 @@ class _Session:
         if entry.method == "zero-shot":
             return functools.partial(ask, adapter=None), learnt
         if entry.method == "text":
-            choice = self._text(entry.size, settings.seed + bool(entry.beside))  # another, to be pooled with
+            choice = self._text(entry.size, settings.seed + (entry.beside == "text"))  # another one then
             return choice.scores, learnt | {"reader": choice.name}
         alone = dataclasses.replace(entry, beside="")
         start, started = self.comparison.start(alone, settings), None

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from artlib import data
 from artlib.analysis import comparison, plots
 from artlib.lm import calibration, embedded, forward, model, tree
-from artlib.policies import baselines
+from artlib.policies import baselines, encoder
 from artlib.posttrain import examples
 from artlib.posttrain.examples import Examples
 from artlib.posttrain.settings import Settings
@@ -98,7 +98,9 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
     assert {label.get_text() for label in figure.axes[2].get_yticklabels()} == set(rows)
 
 
-def test_a_reader_is_pooled_with_text_by_what_both_expect_and_text_with_another(methods, small_log, tmp_path):
+@pytest.fixture
+def drawing(methods, small_log, tmp_path):
+    """A session whose text baseline draws its scores, by its seed; and how it does."""
     session = methods._Session(small_log, tmp_path, methods.WORLDS["tiny"], "tiny", "tiny")
     rng = np.random.default_rng(0)
     drawn = {seed: rng.normal(size=(10_000, 20)) for seed in range(3)}  # scores by artwork, of each seed's text
@@ -112,6 +114,12 @@ def test_a_reader_is_pooled_with_text_by_what_both_expect_and_text_with_another(
         return methods.Choice(f"seed {seed}", functools.partial(scores, seed=seed), {})
 
     session.readers.strongest = strongest
+    session._worth = lambda part, chosen, entry, seed: chosen
+    return session, scores
+
+
+def test_a_reader_is_pooled_with_text_by_what_both_expect_and_text_with_another(methods, small_log, drawing):
+    session, scores = drawing
     settings = Settings(base="tiny", seed=1)
     found = [session._reader(methods.Entry("text", 40, beside=beside), settings) for beside in ("", "text")]
     assert [told["reader"] for _, told in found] == ["seed 1", "seed 2"]
@@ -120,13 +128,23 @@ def test_a_reader_is_pooled_with_text_by_what_both_expect_and_text_with_another(
     for seed in (1, 2):
         temperature = calibration.fit_temperature(scores(check, seed), check.arrays().shown)
         shares.append(calibration.probabilities(scores(test, seed), temperature))
-    session._worth = lambda part, chosen, entry, seed: chosen
     row, both = session.row(methods.Entry("text", 40, beside="text"), 1), calibration.pooled(shares)
     np.testing.assert_array_equal(row.test, baselines.greedy(np.where(test.arrays().mask, both, -np.inf)))
     together = session._beside_text(found[1][0], 1)(test)
     mask = test.arrays().mask
     np.testing.assert_allclose(np.where(mask, together, 0), calibration.pooled(shares))
     assert np.isneginf(together[~mask]).all()
+
+
+def test_a_reader_beside_production_learns_from_the_plays_that_text_has(methods, small_log, drawing):
+    session, scores = drawing
+    plays = data.plays(small_log, "train", 40, 1)
+    check = data.plays(small_log, "validation", Settings().max_validation, 1)
+    row = session.row(methods.Entry("text", 40, beside="production"), 1)
+    fused = encoder.fusion(small_log, [functools.partial(scores, seed=1)], plays, check)(small_log.split("test"))
+    np.testing.assert_array_equal(row.test, baselines.greedy(fused))
+    assert (row.test != session.row(methods.Entry("text", 40), 1).test).any()
+    assert row.method == "text + production"
 
 
 @pytest.mark.parametrize("n", [1, 2])
