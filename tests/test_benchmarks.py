@@ -136,14 +136,26 @@ def test_a_reader_is_pooled_with_text_by_what_both_expect_and_text_with_another(
     assert np.isneginf(together[~mask]).all()
 
 
-def test_a_reader_beside_production_learns_from_the_plays_that_text_has(methods, small_log, drawing):
+def test_a_reader_beside_production_learns_from_the_plays_that_text_has(methods, small_log, drawing, monkeypatch):
     session, scores = drawing
-    plays = data.plays(small_log, "train", 40, 1)
-    check = data.plays(small_log, "validation", Settings().max_validation, 1)
-    row = session.row(methods.Entry("text", 40, beside="production"), 1)
-    fused = encoder.fusion(small_log, [functools.partial(scores, seed=1)], plays, check)(small_log.split("test"))
+    asked = []
+
+    def fusion(*given):
+        asked.append(given)
+        return encoder.fusion(*given)
+
+    monkeypatch.setattr(methods, "fusion", fusion)
+    row = session.row(methods.Entry("text", 20, beside="production"), 1)
+    ((log, (reader,), *parts),) = asked
+    most = Settings().max_validation
+    expected = [data.plays(small_log, "train", 40, 1), data.plays(small_log, "validation", most, 1)]
+    assert [part.impressions["impression_id"] for part in parts] == [
+        part.impressions["impression_id"] for part in expected
+    ]
+    test = small_log.split("test")
+    np.testing.assert_array_equal(reader(test), scores(test, 1))  # not the other one, which is pooled with
+    fused = encoder.fusion(log, [reader], *expected)(test)
     np.testing.assert_array_equal(row.test, baselines.greedy(fused))
-    assert (row.test != session.row(methods.Entry("text", 40), 1).test).any()
     assert row.method == "text + production"
 
 

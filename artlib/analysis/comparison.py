@@ -185,8 +185,8 @@ def beside_each_other(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen_by_validation(table: pd.DataFrame) -> pd.Series | None:
-    """The trained language model, alone or pooled, that is worth most on the validation split, and what it is worth on
-    test, in percent.
+    """The trained language model, alone or with others, that is worth most on the validation split, and what it is
+    worth on test, in percent.
 
     All compete by their first seed, those asked about the whole of both splits. None where there are none.
     """

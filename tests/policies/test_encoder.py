@@ -78,7 +78,7 @@ def test_a_fusion_takes_from_a_reader_what_it_knows_and_asks_it_once(small_log, 
 
     def knows(part):
         asked.append(part)
-        return np.where(part.arrays().mask, np.log(part.expected_reward()), -np.inf)
+        return np.where(part.arrays().mask, np.log(np.maximum(part.expected_reward(), 1e-9)), -np.inf)
 
     def noise(part):
         arrays = part.arrays()
@@ -90,6 +90,20 @@ def test_a_fusion_takes_from_a_reader_what_it_knows_and_asks_it_once(small_log, 
     best = (test.arrays().mask * test.expected_reward()).max(axis=1).mean()
     assert knowing > 0.9 * best > max(none, neither)
     assert [len(part.impressions) for part in asked] == [len(part.impressions) for part in (*plays, test)]
+
+
+def test_a_fusion_of_no_reader_knows_production_and_the_earlier_period(small_log, plays):
+    """Its scores are a sum of what production thinks and what was played, each also by how often a title was shown."""
+    test = small_log.split("test")
+    arrays, (shown, rate) = test.arrays(), encoder._earlier(small_log)
+    titles = np.log1p(np.where(arrays.mask, shown[arrays.candidates], 0).sum(axis=1))[:, None]
+    known = [np.log(np.maximum(arrays.production, 1e-3)), np.log(rate[arrays.candidates])]
+    columns = np.stack([np.ones(arrays.mask.shape), *known, *(column * titles for column in known)], axis=2)
+    columns, scores = columns[arrays.mask], encoder.fusion(small_log, [], *plays)(test)[arrays.mask]
+    for left_out in ([1, 3], [2, 4], []):
+        some = np.delete(columns, left_out, axis=1)
+        rest = scores - some @ np.linalg.lstsq(some, scores)[0]
+        assert (np.abs(rest).max() < 1e-6) == (not left_out)
 
 
 def test_what_production_shows_is_not_learnt(small_log):
