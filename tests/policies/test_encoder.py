@@ -100,7 +100,7 @@ def test_a_fusion_of_no_reader_knows_production_and_the_earlier_period(small_log
     known = [np.log(np.maximum(arrays.production, 1e-3)), np.log(rate[arrays.candidates])]
     columns = np.stack([np.ones(arrays.mask.shape), *known, *(column * titles for column in known)], axis=2)
     columns, scores = columns[arrays.mask], encoder.fusion(small_log, [], *plays)(test)[arrays.mask]
-    for left_out in ([1, 3], [2, 4], []):
+    for left_out in ([1, 3], [2, 4], [3, 4], []):
         some = np.delete(columns, left_out, axis=1)
         rest = scores - some @ np.linalg.lstsq(some, scores)[0]
         assert (np.abs(rest).max() < 1e-6) == (not left_out)
