@@ -134,14 +134,17 @@ def _fiction(**parameters) -> Callable[[str], Log]:
 
 
 ALL = 100_000  # plays: more than any log has that it is used for
-EVERY_METHOD = (
-    *(Entry(method, size) for size in (250, 500, 1000, 2000) for method in ("text", "sft")),
+WITH_OTHERS = (
     Entry("sft", ALL),
+    Entry("sft", ALL, beside="production"),
     Entry("sft", ALL, beside="text"),
+    Entry("zero-shot", ALL, beside="production"),
     Entry("zero-shot", ALL, beside="text"),
     Entry("text", ALL, beside="text"),
-    Entry("sft", ALL, beside="production"),
-    Entry("zero-shot", ALL, beside="production"),
+)
+EVERY_METHOD = (
+    *(Entry(method, size) for size in (250, 500, 1000, 2000) for method in ("text", "sft")),
+    *WITH_OTHERS,
     Entry("sft-ips", ALL, {"method": "sft-ips"}),
     Entry("sft-logq", ALL, {"method": "sft-logq"}),
     Entry("awsft", ALL, {"method": "awsft"}),
@@ -154,14 +157,6 @@ EVERY_METHOD = (
 )
 PUBLISHED = {"n_users": 2000, "n_titles": 200, "n_train": 20_000, "n_validation": 2000, "n_test": 2000}
 SCALED = PUBLISHED | {"n_train": 110_000, "n_test": 10_000}  # as many impressions to learn from as in the paper
-READ = (
-    Entry("sft", ALL),
-    Entry("sft", ALL, beside="production"),
-    Entry("sft", ALL, beside="text"),
-    Entry("zero-shot", ALL, beside="production"),
-    Entry("zero-shot", ALL, beside="text"),
-    Entry("text", ALL, beside="text"),
-)
 
 WORLDS = {
     "tiny": Comparison(  # to try the comparison out
@@ -199,13 +194,13 @@ WORLDS = {
         _fiction(**PUBLISHED, genres="broad"),
         plays=ALL,
         common=TOPICS,
-        entries=(*READ, Entry("genre-likelihood sft", ALL, GENRES)),
+        entries=(*WITH_OTHERS, Entry("genre-likelihood sft", ALL, GENRES)),
     ),
     "broad-110k": Comparison(
         _fiction(**SCALED, genres="broad"),
         plays=ALL,
         common=TOPICS | {"learning_rate": 2e-3},
-        entries=READ,
+        entries=WITH_OTHERS,
     ),
     "shuffled": Comparison(
         lambda data: shuffled_plays(fiction.build(**PUBLISHED)),
