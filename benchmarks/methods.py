@@ -157,6 +157,12 @@ EVERY_METHOD = (
 )
 PUBLISHED = {"n_users": 2000, "n_titles": 200, "n_train": 20_000, "n_validation": 2000, "n_test": 2000}
 SCALED = PUBLISHED | {"n_train": 110_000, "n_test": 10_000}  # as many impressions to learn from as in the paper
+OVER = (  # name of a lift, over which baseline, clustered by what
+    ("over_zero_shot", "zero-shot", "user"),
+    ("over_text", "text", "user"),
+    ("over_text_by_title", "text", "title"),
+)
+UNSEEN = 7  # seed of a world on which nothing was ever chosen or looked at
 
 WORLDS = {
     "tiny": Comparison(  # to try the comparison out
@@ -198,6 +204,12 @@ WORLDS = {
     ),
     "broad-110k": Comparison(
         _fiction(**SCALED, genres="broad"),
+        plays=ALL,
+        common=TOPICS | {"learning_rate": 2e-3},
+        entries=WITH_OTHERS,
+    ),
+    "broad-110k-other": Comparison(  # the same with another catalogue, other members and plays: is it the log?
+        _fiction(**SCALED, genres="broad", seed=UNSEEN),
         plays=ALL,
         common=TOPICS | {"learning_rate": 2e-3},
         entries=WITH_OTHERS,
@@ -424,10 +436,11 @@ class _Session:
             if entry.name in kept:
                 answers.save(kept[entry.name], entry.method, part, chosen)
             elif entry not in self.comparison.baselines:
-                for baseline, where in zip(("zero-shot", "text"), kept.values(), strict=True):
-                    compared = answers.read(where, part) | {"policy": chosen}
-                    lift = evaluation.paired_lift(part, compared, baseline, ["policy"]).iloc[0]
-                    over["over_" + baseline.replace("-", "_")] = Lift.of(lift)
+                zero_shot, text = (answers.read(where, part) for where in kept.values())
+                compared = {"policy": chosen, **zero_shot, **text}
+                for name, baseline, cluster in OVER:
+                    lift = evaluation.paired_lift(part, compared, baseline, ["policy"], cluster=cluster).iloc[0]
+                    over[name] = Lift.of(lift)
         return Worth(
             n=len(arrays),
             value=value,

@@ -59,6 +59,11 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
         assert test["estimates"].keys() == {"ips", "snips", "dr"}
         # The baseline is not compared with itself; who comes before it cannot be compared with it yet.
         assert (test["over_text"] is not None) == (test["over_zero_shot"] is not None) == (name in grid.names)
+        if name in grid.names:
+            by_member, by_title = test["over_text"], test["over_text_by_title"]
+            assert by_title["mean"] == pytest.approx(by_member["mean"], abs=1e-9)
+            assert by_title["lower"] <= by_title["mean"] + 1e-9 and by_title["upper"] >= by_title["mean"] - 1e-9
+            assert test["n"] < 200 or by_title["lower"] != pytest.approx(by_member["lower"], abs=1e-9)
     assert rows["counterfactual 80"]["start_seconds"] == rows["sft 40"]["seconds"]
     again = [("sft", "text"), ("sft", "production"), ("counterfactual", "text")]
     for name, beside in again:  # the same adapter, asked once more

@@ -7,7 +7,8 @@ import pandas as pd
 
 from artlib import files
 
-INTERVALS = ("lift", "over_text", "over_zero_shot")
+LIFTS = ("lift", "over_text", "over_zero_shot")
+INTERVALS = (*LIFTS, "over_text_by_title")
 BASELINES = ("zero-shot", "text")
 PLUS = " + "  # in the names of what is put together with the text baseline or with production's preference
 COLUMNS = [
@@ -24,6 +25,9 @@ COLUMNS = [
     "over_text",
     "over_text_lower",
     "over_text_upper",
+    "over_text_by_title",
+    "over_text_by_title_lower",
+    "over_text_by_title_upper",
     "over_zero_shot",
     "over_zero_shot_lower",
     "over_zero_shot_upper",
@@ -62,8 +66,9 @@ class Worth:
         n: impressions.
         value, production, oracle: mean true values.
         gap_closed: the share of the way from production to the oracle.
-        lift: over production.
+        lift: over production; its interval, as the others', is clustered by member: for other members, these titles.
         over_text: over the text baseline with the most plays; None for baselines.
+        over_text_by_title: the same, clustered by title: for other titles, these members; None in older rows, too.
         over_zero_shot: over the bare model; None for baselines, and in rows that are older than this.
         estimates: the lift over production as the log alone has it, by estimator; empty where it was not asked.
     """
@@ -75,6 +80,7 @@ class Worth:
     gap_closed: float
     lift: Lift
     over_text: Lift | None = None
+    over_text_by_title: Lift | None = None
     over_zero_shot: Lift | None = None
     estimates: dict[str, Lift] = dataclasses.field(default_factory=dict)
 
@@ -174,12 +180,12 @@ def beside_each_other(table: pd.DataFrame) -> pd.DataFrame:
     """A row an entry, in percent: lifts of the first seed with their intervals, then means over the seeds."""
     first = table.sort_values("seed").drop_duplicates("entry").set_index("entry")
     shown = first[["n", "examples", "learns_from"]].copy()
-    for name in INTERVALS:
+    for name in LIFTS:
         numbers = 100 * first[[name, f"{name}_lower", f"{name}_upper"]].to_numpy()
         shown[name] = [f"{m:+.1f} ({low:+.1f}, {high:+.1f})" if m == m else "" for m, low, high in numbers]
-    means = table.groupby("entry")[[*INTERVALS, "gap_closed", "gap_on_validation", "minutes"]].mean()
+    means = table.groupby("entry")[[*LIFTS, "gap_closed", "gap_on_validation", "minutes"]].mean()
     means[means.columns.drop("minutes")] *= 100
-    means = means.rename(columns={name: f"{name}, mean" for name in INTERVALS}).round(1)
+    means = means.rename(columns={name: f"{name}, mean" for name in LIFTS}).round(1)
     shown = shown.join(table.groupby("entry").size().rename("seeds")).join(means)
     return shown.sort_values(["n", "lift, mean"], ascending=False).astype(object).fillna("")
 

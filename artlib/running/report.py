@@ -105,7 +105,7 @@ def methods(path: Path) -> str:
     rows = []
     for entry, part in comparison.read(path).sort_values("seed", kind="stable").groupby("entry", sort=False):
         first, lifts = part.iloc[0], {}
-        for name in ("lift", "over_text"):
+        for name in ("lift", "over_text", "over_text_by_title"):
             others = "".join(f"; {100 * lift:+.1f}" for lift in part[name].iloc[1:])
             own = _interval(first, name, f"{name}_lower", f"{name}_upper", ".1%")
             lifts[name] = "" if first.isna()[name] else own + others
@@ -117,6 +117,7 @@ def methods(path: Path) -> str:
                 "n": f"{first['n']:,}",
                 "lift over production": lifts["lift"],
                 "over text": lifts["over_text"],
+                "the same, by title": lifts["over_text_by_title"],
                 **{
                     name.replace("_", " "): "" if share != share else f"{share:.0%}".replace("%", " %")
                     for name, share in shares.items()
@@ -124,7 +125,8 @@ def methods(path: Path) -> str:
                 "minutes": "" if part["minutes"].isna().all() else f"{part['minutes'].mean():.0f}",
             }
         )
-    return markdown(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    return markdown(table.drop(columns=[name for name in table if not table[name].any()]))
 
 
 def forms(path: Path) -> str:
