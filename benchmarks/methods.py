@@ -275,7 +275,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     parser.add_argument("--world", choices=list(WORLDS), default="fiction")
     parser.add_argument("--data", default="", help="folder of the data that the world needs; default: ARTLIB_DATA")
     parser.add_argument("--base", default=embedded.EMBEDDED, help="the model; results of another get its name")
-    parser.add_argument("--encoder", default=encoder.EMBEDDED, help="the sentence encoder of the text baseline")
+    parser.add_argument("--encoder", default=encoder.EMBEDDED, help="the text baseline's; results of another, too")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", metavar="ENTRY", help="entries of the grid; default: all")
     given = parser.parse_args(arguments)
@@ -283,7 +283,8 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> dict:
     only = given.only or comparison.names
     if unknown := set(only) - set(comparison.names):
         parser.error(f"--only: {min(unknown)!r} is none of {', '.join(comparison.names)}")
-    name = given.world + ("" if given.base == embedded.EMBEDDED else "-" + given.base.rpartition("/")[2])
+    others = [(given.base, embedded.EMBEDDED), (given.encoder, encoder.EMBEDDED)]
+    name = "-".join([given.world, *(model.rpartition("/")[2] for model, usual in others if model != usual)])
     folder, record = root / "runs" / "methods" / name, root / "results" / f"methods-{name}.json"
     if not (folder / "log" / "manifest.json").exists():
         comparison.build(given.data).save(folder / "log")
@@ -382,7 +383,8 @@ class _Session:
     def _beside_text(self, scores: Scores, seed: int) -> Scores:
         """Those of a reader pooled with the text baseline, each at the temperature that suits the validation plays."""
         check, text = self._checked(seed), self._text(self.comparison.plays, seed).scores
-        both = [(one, fit_temperature(one(check), check.arrays().shown)) for one in (scores, text)]
+        arrays = check.arrays()
+        both = [(one, fit_temperature(one(check), arrays.shown, arrays.reward)) for one in (scores, text)]
 
         def together(part: Log) -> np.ndarray:
             shares = pooled([probabilities(one(part), temperature) for one, temperature in both])
@@ -427,7 +429,7 @@ class _Session:
         value, production, best = (float((probability * truth).sum(axis=1).mean()) for probability in shown)
         over, estimates = {}, {}
         if part.impressions["split"][0].as_py() == "test":
-            q_hat = evaluation.reward_model(self.log, part, policies)
+            q_hat = evaluation.reward_model(self.log, part)
             feedbacks = evaluation.feedbacks(part, policies, q_hat)
             table = ope.compare(feedbacks, "production", list(evaluation.ESTIMATORS))
             own = table[table["policy"] == "policy"]

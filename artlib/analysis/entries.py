@@ -23,19 +23,21 @@ def judge(
     split: str = "test",
     n_bootstrap: int = 1000,
     seed: int = 0,
+    baseline: str = "production",
 ) -> pd.DataFrame:
-    """Value and lift over production of given policies and of those that need no training.
+    """Value and lift of given policies and of those that need no training.
 
     Args:
         policies: files as `given.read` takes them, named by their stems, and folders of such files.
         split: whose impressions judge.
         n_bootstrap, seed: of the intervals.
+        baseline: over which policy lifts are, a given one or not.
 
     Returns:
         `evaluation.evaluate`'s table.
 
     Raises:
-        LogError: a file does not answer the split's impressions.
+        LogError: a file does not answer the split's impressions, or no policy is called as the baseline.
     """
     part = log.split(split)
     if not len(part.impressions):
@@ -43,7 +45,11 @@ def judge(
     made = dict(baselines.untrained(log, part).made)
     for name, file in _files(policies, taken=given.BUILT_IN).items():
         made[name] = functools.partial(given.read, file, log, part)
-    return evaluation.evaluate(log, part, baselines.OnDemand(made), n_bootstrap=n_bootstrap, seed=seed)
+    if baseline not in made:
+        raise LogError(f"--baseline {baseline!r} is none of the policies: {', '.join(sorted(made))}")
+    return evaluation.evaluate(
+        log, part, baselines.OnDemand(made), n_bootstrap=n_bootstrap, seed=seed, baseline=baseline
+    )
 
 
 def _files(policies: Sequence[str | os.PathLike], taken: set[str]) -> dict[str, Path]:
@@ -81,10 +87,12 @@ def _interval(lower: float, upper: float) -> str:
     return f"({100 * lower:+.1f}, {100 * upper:+.1f})" if np.isfinite(lower) and np.isfinite(upper) else ""
 
 
-def require_form(file: str | os.PathLike) -> None:
-    """Raise a LogError if a table cannot be written under a name."""
+def require_form(file: str | os.PathLike, baseline: str = "production") -> None:
+    """Raise a LogError if a table of lifts over a baseline cannot be written under a name."""
     if Path(file).suffix not in (".json", ".parquet", ".csv"):
         raise LogError(f"{file}: its name must end in .parquet, .csv or .json")
+    if Path(file).suffix == ".json" and baseline != "production":
+        raise LogError(f"{file}: an entry's lifts are over production, not {baseline}; write .parquet or .csv")
 
 
 def save(file: str | os.PathLike, log: Log, table: pd.DataFrame, split: str = "test") -> None:

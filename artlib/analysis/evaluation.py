@@ -63,17 +63,16 @@ def slices(log: Log, test: Log) -> dict[str, np.ndarray]:
     return {name: part for name, part in parts.items() if part.any()}
 
 
-def reward_model(log: Log, test: Log, policies: Mapping[str, np.ndarray], seed: int = 0) -> np.ndarray:
+def reward_model(log: Log, test: Log, seed: int = 0) -> np.ndarray:
     """(n, K) predicted reward of every candidate, for DR: logistic regression cross-fitted by user.
 
-    Features: what a system knows without the LLM: an artwork's past play rate and production's own preference.
+    Features: what a system knows that reads no caption: an artwork's past play rate and production's own preference.
+    They are the same whichever policies are judged, so that what DR says of one does not hang on the others.
     """
     arrays = test.arrays()
     made = [lambda: np.where(arrays.mask, popular_scores(log, test), 0)]
     if test.manifest.get("production_is") not in PRODUCTION:  # else it would tell what was shown, or nothing
         made.append(lambda: np.log(np.maximum(arrays.production, 1e-6)))
-    if "text" in policies:
-        made.append(lambda: policies["text"])
     features = np.empty((*arrays.mask.shape, len(made)))
     for column, make in enumerate(made):  # one after the other, for the sake of memory
         features[:, :, column] = make()
@@ -105,14 +104,16 @@ def evaluate(
     estimators=ESTIMATORS,
     n_bootstrap: int = 1000,
     seed: int = 0,
+    baseline: str = "production",
 ) -> pd.DataFrame:
-    """Estimate every policy's value and its lift over production, on every slice.
+    """Estimate every policy's value and its lift over one of them, on every slice.
 
     Args:
         log: the whole log; test: the impressions that the policies were asked about.
         policies: name -> (n, K); "production" among them. Each is asked for when its turn comes.
         estimators: names in `ope.ESTIMATORS`; none of them for the truth alone. Of a log without propensities "dm".
         n_bootstrap: replicates, clustered by user, paired over policies.
+        baseline: over which policy lifts are.
 
     Returns:
         A row per policy, slice and estimator (`COLUMNS`). In simulated worlds there is also the estimator "truth":
@@ -131,10 +132,10 @@ def evaluate(
         estimators = [name for name in estimators if name not in ("dr", "dm")]
     for warning in oddities.other_order(test.impressions):
         print(f"warning: {warning}")
-    q_hat = reward_model(log, test, policies, seed) if len(np.unique(test.arrays().user)) > 1 else None
+    q_hat = reward_model(log, test, seed) if len(np.unique(test.arrays().user)) > 1 else None
     if q_hat is None:
-        estimators = [name for name in estimators if name != "dr"]
-        print("warning: all test impressions are of one user: no DR, whose reward model is fitted on other users")
+        estimators = [name for name in estimators if name not in ("dr", "dm")]
+        print("warning: all test impressions are of one user: no DR or DM, whose reward model is fitted on other users")
     truth = test.expected_reward() if test.truth is not None else None
     parts = {name: _Part.of(test, rows) for name, rows in slices(log, test).items()}
     estimated: dict[str, dict[str, ope.Sums]] = {name: {} for name in parts}
@@ -150,11 +151,11 @@ def evaluate(
     for name in parts:
         frame = pd.DataFrame(columns=COLUMNS)
         if estimators:
-            frame = ope.compare(estimated[name], "production", [*estimators], n_bootstrap=n_bootstrap, seed=seed)
-        if test.manifest.get("production_is") == "random":
+            frame = ope.compare(estimated[name], baseline, [*estimators], n_bootstrap=n_bootstrap, seed=seed)
+        if test.manifest.get("production_is") == "random" and baseline == "production":
             frame["verdict"] = "lifts over a random choice: " + frame["verdict"]
         if truth is not None:
-            true = ope.compare(known[name], "production", "dm", n_bootstrap=n_bootstrap, seed=seed)
+            true = ope.compare(known[name], baseline, "dm", n_bootstrap=n_bootstrap, seed=seed)
             true = true.assign(estimator="truth", verdict="ok: known truth")
             frame = pd.concat([part for part in (frame, true) if len(part)], ignore_index=True)
             frame["true_value"] = frame["policy"].map(true.set_index("policy")["value"])
@@ -289,7 +290,7 @@ def power(
     if test.propensities == "none":
         reason = "it has no propensities"
     elif len(np.unique(arrays.user)) > 1 and arrays.reward.any():
-        found = feedbacks(test, policies, reward_model(log, test, policies, seed))
+        found = feedbacks(test, policies, reward_model(log, test, seed))
         names = ESTIMATORS[:2] if test.manifest.get("production_is") == "shown" else ESTIMATORS
         table = ope.power(found[name], found["production"], lift=lift, n=n, estimators=names)
         if test.propensities == "estimated":

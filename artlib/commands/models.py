@@ -18,7 +18,7 @@ def add(commands) -> None:
     )
     train.set_defaults(command=_train)
 
-    evaluate = commands.add_parser("evaluate", help="judge policies on a log: values and lifts over production")
+    evaluate = commands.add_parser("evaluate", help="judge policies on a log: values and paired lifts")
     evaluate.add_argument("log", type=Path, metavar="LOG")
     evaluate.add_argument(
         "--policy",
@@ -28,6 +28,9 @@ def add(commands) -> None:
         default=[],
         metavar="FILE",
         help="Parquet: impression_id, probabilities; or a folder of such files, as runs/NAME/policies",
+    )
+    evaluate.add_argument(
+        "--baseline", default="production", metavar="NAME", help="over which policy lifts are (default: production)"
     )
     evaluate.add_argument("--split", default="test", help="which impressions judge (default: test)")
     evaluate.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="replicates, clustered by user")
@@ -101,9 +104,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     from artlib.data import Log
 
     if options.out:
-        entries.require_form(options.out)
+        entries.require_form(options.out, options.baseline)
     log = Log.load(options.log)
-    table = entries.judge(log, options.policy, options.split, options.bootstrap, options.seed)
+    table = entries.judge(
+        log, options.policy, options.split, options.bootstrap, options.seed, baseline=options.baseline
+    )
     print(entries.shown(table).to_string(index=False))
     if options.out:
         entries.save(options.out, log, table, options.split)

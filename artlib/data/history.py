@@ -98,7 +98,7 @@ def genre_matrix(titles: pa.Table, genres: Sequence[str] | None = None) -> np.nd
     column."""
     names = {name: column for column, name in enumerate(genre_names(titles) if genres is None else genres)}
     matrix = np.zeros((len(titles), len(names)))
-    for row, own in enumerate(titles["genres"].to_pylist()):
+    for row, own in enumerate(map(dict.fromkeys, titles["genres"].to_pylist())):  # each once
         for genre in own:
             if genre in names:
                 matrix[row, names[genre]] = 1 / len(own)

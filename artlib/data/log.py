@@ -98,7 +98,8 @@ class Log:
     truth: pa.Table | None = None
     folder: Path | None = None
     learnt_on: Background | None = None
-    # The history, once for a log and all its parts.
+    # What this one is a part of; and the history, once for a log and all its parts.
+    _whole: "Log | None" = dataclasses.field(default=None, repr=False, compare=False)
     _shared: dict = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -227,7 +228,8 @@ class Log:
         truth = self.truth
         if truth is not None:
             truth = take(truth, rows_of(truth["impression_id"], self.impressions["impression_id"])[rows])
-        return dataclasses.replace(self, impressions=take(self.impressions, rows), truth=truth)
+        whole = self if self._whole is None else self._whole
+        return dataclasses.replace(self, impressions=take(self.impressions, rows), truth=truth, _whole=whole)
 
     def arrays(self, table: str = "impressions") -> Arrays:
         """The impressions (or the `earlier` period) as padded arrays, which are made once and may not be changed."""
@@ -270,19 +272,20 @@ class Log:
             return self.learnt_on
         train = self.split("train")
         train = train if len(train.impressions) else self
-        average = self.history.genre_profile(train.impressions).mean(axis=0)
+        profile = self.history.genre_profile(train.impressions)
+        average = _mean_where_any(profile, profile.sum(axis=1) > 0)
         arrays = train.arrays()
         known = np.unique(arrays.candidates[arrays.mask])
         captions = self.artworks["caption"].take(np.random.default_rng(0).permutation(known)[:SAMPLE])
         most = train.take(np.random.default_rng(0).permutation(len(arrays))[:AVERAGED]).impressions
         told = clauses.told_most(self.titles, self.history)
-        share, _ = clauses.shares(self.history, clauses.told_by(self.titles, told), most)
+        share, n_watched = clauses.shares(self.history, clauses.told_by(self.titles, told), most)
         # No genre has no fans at all.
         return Background(
             self.history.genres,
             0.99 * average + 0.01 / max(len(average), 1),
             captions.to_pylist(),
-            dict(zip(told, share.mean(axis=0).tolist(), strict=True)),
+            dict(zip(told, _mean_where_any(share, n_watched > 0).tolist(), strict=True)),
         )
 
     def expected_reward(self) -> np.ndarray:
@@ -302,6 +305,14 @@ class Log:
                 found.update(f"{name}.{field.name}\n".encode())
                 _update(found, rows[field.name])
         return found.hexdigest()
+
+    @functools.cached_property
+    def identity(self) -> dict | str:
+        """What tells this log from any other, alike for all its parts: the checksums of its files, where the manifest
+        has them, else its digest. What is kept of a log by this is not taken for that of another."""
+        if found := self.manifest.get("files"):
+            return found
+        return self.digest() if self._whole is None else self._whole.identity
 
     def cold(self) -> np.ndarray:
         """(n,) True where the impression's title was neither shown in the earlier period nor is in training."""
@@ -326,6 +337,11 @@ def _update(found, column: pa.ChunkedArray) -> None:
         found.update((column.to_numpy().round(3) + 0.0).astype("<f8").tobytes())  # no negative zero
     else:
         found.update(pc.fill_null(column.cast(pa.int64()), -1).to_numpy().astype("<i8").tobytes())
+
+
+def _mean_where_any(rows: np.ndarray, watched: np.ndarray) -> np.ndarray:
+    """The mean of members' rows, of those who watched anything: the others are like no member."""
+    return rows[watched].mean(axis=0) if watched.any() else rows.sum(axis=0)
 
 
 def _distribution(rows: np.ndarray) -> np.ndarray:

@@ -68,8 +68,11 @@ OPTIONAL = ("earlier", "truth")
 
 
 def refuse_to_lose(folder: str | os.PathLike, keep: Sequence[str] = ()) -> None:
-    """Raise a LogError if there is anything in a folder that is not a log's, and that `Log.save` would not `keep`."""
+    """Raise a LogError if there is anything in a folder that is not a log's, and that `Log.save` would not `keep`; or
+    if it is the one that the process works in, which is not replaced under its feet."""
     folder = Path(folder)
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise LogError(f"{folder} is the folder that you are in, or one around it; name a folder in it, such as log")
     own = {*(f"{name}.parquet" for name in SCHEMAS), "manifest.json", "README.md", *keep}
     others = sorted(path.name for path in folder.iterdir() if path.name not in own) if folder.is_dir() else []
     if folder.exists() and not folder.is_dir():

@@ -1,6 +1,7 @@
 """Reward models for the model-based estimators, cross-fitted: no row is predicted by a model that saw it."""
 
 import numpy as np
+import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
@@ -59,7 +60,7 @@ def cross_fit(
         "must be finite for every candidate; fill the gap, and say so in a feature of its own",
     )
     cluster = validation.labels(cluster, n)
-    groups = np.arange(n) if cluster is None else np.unique(cluster, return_inverse=True)[1]
+    groups = np.arange(n) if cluster is None else _codes(cluster)
     users = groups.max(initial=-1) + 1
     if folds < 2:
         raise ValueError(f"folds is {folds}: it must be at least 2, one to predict while the others fit")
@@ -81,6 +82,14 @@ def cross_fit(
         block[cells] = predict(features[test][cells])
         q_hat[test] = block
     return q_hat
+
+
+def _codes(cluster: np.ndarray) -> np.ndarray:
+    """(n,) the cluster of each row as 0 .. G - 1: in the order of the labels, unless they are of types without one."""
+    try:
+        return np.unique(cluster, return_inverse=True)[1]
+    except TypeError:
+        return pd.factorize(cluster)[0]
 
 
 def _features(values, n: int) -> np.ndarray:

@@ -102,7 +102,7 @@ class _Session:
         test = first_in_time(log.split("test"), most)
         validation = data.plays(log, "validation", settings.max_validation, settings.seed)
         common = {
-            "log": log.manifest.get("files"),
+            "log": log.identity,
             "most": most,
             "deterministic": deterministic,
             "code": [adapters.code(settings), fingerprint.code(policies)],
@@ -140,6 +140,8 @@ class _Session:
         if genre_names(self.log.titles):
             zero_shot = functools.cache(lambda: readers.zero_shot(self.validation))
             self._ask("encoder-zero-shot", question, lambda part: zero_shot()(part))
+        else:
+            files.discard(self.folder / "encoder-zero-shot.parquet")  # of an earlier log of the run
         chosen = files.read_json(self.folder / "readers.json") or {}
         for name, most in sizes.items():
             some = plays.take(np.arange(min(most, len(plays.impressions))))
@@ -197,7 +199,8 @@ class _Session:
         self.report(f"{name} ...")
         found = scores(self.test)
         if temperature is None:
-            temperature = fit_temperature(scores(self.validation), self.validation.arrays().shown)
+            check = self.validation.arrays()
+            temperature = fit_temperature(scores(self.validation), check.shown, check.reward)
         choice = probabilities(found, temperature)
         files.discard(path)  # never beside the key of another question
         self.asked[name] = question
@@ -278,7 +281,7 @@ def readers(folder: str | os.PathLike) -> pd.DataFrame:
 
 def _outdated(path: Path, asked: dict, log: Log) -> str | None:
     """Why answers are not this run's: notebooks may be opened in any order."""
-    if asked and asked["log"] != log.manifest.get("files"):
+    if asked and asked["log"] != log.identity:
         return "is about another log"
     training = path.parents[1] / "adapters" / path.stem.removeprefix("llm-") / "training.json"
     if "adapter" in asked and training.exists() and files.sha256(training) != asked["adapter"]:

@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from artlib import ArtlibError, files, fingerprint
+from artlib import ArtlibError, files, fingerprint, policies
 from artlib.data import Background, Log, LogError, unpad
+from artlib.lm import machine
 from artlib.lm.calibration import probabilities
 from artlib.policies import requests
 from artlib.policies.baselines import greedy
@@ -243,6 +244,7 @@ class Chooser:
 
 def requests_of(log: str | os.PathLike, split: str, folder: str | os.PathLike) -> Path:
     """Write the impressions of a log's split as requests beside the choices to come; returns the file."""
+    _refuse_others(Path(folder))
     found = Log.load(log).split(split)
     file = Path(folder) / "_requests.parquet"
     with files.replacing(file) as temporary:
@@ -281,15 +283,11 @@ def answer_file(
         "requests": files.sha256(file),
         "adapter": files.sha256(chooser.adapter / "training.json"),
         "exploration": dataclasses.asdict(chooser.exploration),
-        "code": adapters.code(chooser.settings),
+        "code": [adapters.code(chooser.settings), fingerprint.code(policies)],
+        "dtype": machine.resolve(chooser.settings.dtype),
         "batch": batch,
     }
-    _refuse_a_file(folder)
-    foreign = (
-        [p.name for p in folder.iterdir() if not p.name.startswith(("_", ".", "part-"))] if folder.exists() else []
-    )
-    if foreign:
-        raise ChoiceError(f"{folder} holds other files than choices, {min(foreign)} among them; name another folder")
+    _refuse_others(folder)
     _refuse_doubled(source, file, batch)
     note = folder / "_fingerprint.json"  # readers of datasets pass over names that begin so
     changed = fingerprint.changed(files.read_json(note), question)
@@ -353,6 +351,14 @@ def answer_folder(
 def _refuse_a_file(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ChoiceError(f"{folder} is a file; name a folder for the choices")
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raise a ChoiceError for a folder with other files than choices."""
+    _refuse_a_file(folder)
+    inside = folder.iterdir() if folder.exists() else ()
+    if foreign := [path.name for path in inside if not path.name.startswith(("_", ".", "part-"))]:
+        raise ChoiceError(f"{folder} holds other files than choices, {min(foreign)} among them; name another folder")
 
 
 def _refuse_doubled(source: pq.ParquetFile, file: Path, batch: int) -> None:

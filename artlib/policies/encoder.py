@@ -172,13 +172,13 @@ def _log_shown(arrays: Arrays) -> np.ndarray:
 
 
 def loss(scores: np.ndarray, part: Log) -> float:
-    """The mean cross-entropy of plays at the temperature that suits the scores, given how each was likely to be
-    shown: by this readers are chosen on validation."""
+    """The mean cross-entropy of plays, weighed by reward, at the temperature that suits the scores, given how each was
+    likely to be shown: by this readers are chosen on validation."""
     arrays = part.arrays()
     rows, offset = np.arange(len(arrays)), _log_shown(arrays)
 
     def at(log_t: float) -> float:
         given = np.where(arrays.mask, scores / np.exp(log_t) + offset, -np.inf)
-        return -float(scipy.special.log_softmax(given, axis=1)[rows, arrays.shown].mean())
+        return -float(np.average(scipy.special.log_softmax(given, axis=1)[rows, arrays.shown], weights=arrays.reward))
 
     return float(scipy.optimize.minimize_scalar(at, bounds=(-3, 6), method="bounded").fun)

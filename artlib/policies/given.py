@@ -88,8 +88,9 @@ def _table(file: Path) -> pa.Table:
 
 def _in_order_of(file: Path, values: np.ndarray, given: pa.ChunkedArray, offered: pa.ChunkedArray) -> np.ndarray:
     """Probabilities in the order of the log's candidates."""
-    pairs = list(zip(given.to_pylist(), offered.to_pylist(), strict=True))
-    other = np.array([sorted(map(str, own or ())) != sorted(wanted) for own, wanted in pairs])
+    spelt = [[str(name) for name in own or ()] for own in given.to_pylist()]
+    pairs = list(zip(spelt, offered.to_pylist(), strict=True))
+    other = np.array([sorted(own) != sorted(wanted) for own, wanted in pairs])
     _refuse(file, "candidates", other, given, "are other candidates than the log's", "answer those of the log")
     result = np.zeros_like(values)
     for row, (own, wanted) in enumerate(pairs):

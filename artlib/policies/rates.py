@@ -56,8 +56,8 @@ def fit(
 ) -> np.ndarray:
     """The ridge regression of log play rates on embeddings, within titles, each artwork weighing what it was shown.
 
-    The penalty is the one with the least squared error on titles that were left out, a fifth at a time; the weights are
-    then of all titles.
+    The penalty is the one with the least squared error on titles that were left out, a fifth at a time; the largest
+    where there is one title. The weights are then of all titles.
 
     Args:
         embeddings: (A, d). played, shown, title, prior: as in `log_rates`.
@@ -74,4 +74,5 @@ def fit(
         if own.any() and others.any():
             weights = ridge(x[others], y[others], shown[others])
             error += shown[own] @ (y[own, None] - x[own] @ weights.T) ** 2
-    return ridge(x, y, shown)[np.argmin(error)]
+    best = int(np.argmin(error)) if title.max() else int(np.argmax(PENALTIES))
+    return ridge(x, y, shown)[best]

@@ -1,6 +1,7 @@
 """What a policy in service is asked: a row holds a member's history, a title and its candidate artworks, and nothing
 else is looked up anywhere."""
 
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,18 +69,20 @@ def read(rows: pa.Table | pa.RecordBatch | pd.DataFrame | list[dict], where: str
     if isinstance(rows, pd.DataFrame):
         rows = pa.Table.from_pandas(rows, preserve_index=False)
     plain = rows.to_pylist() if isinstance(rows, (pa.Table, pa.RecordBatch)) else rows
-    if plain and (missing := [name for name in SCHEMA.names if name not in plain[0]]):
-        raise LogError(f"{where}: column {missing[0]} is missing; its columns must be {', '.join(SCHEMA.names)}")
     for number, asked in enumerate(plain, start=first):
+        if missing := [name for name in SCHEMA.names if name not in asked]:
+            raise LogError(
+                f"{where}, row {number}: column {missing[0]} is missing; its columns must be {', '.join(SCHEMA.names)}"
+            )
         if wrong := _fault(asked):
             column, value, remedy = wrong
             raise LogError(f"{where}, row {number}, column {column}: {value!r} {remedy}")
     filled = [
         {
             "request_id": str(asked["request_id"]),
-            "history": [_filled(watched) for watched in asked["history"] or ()],
+            "history": [_filled(watched) for watched in _listed(asked["history"]) or ()],
             "title": _filled(asked["title"]),
-            "candidates": [{**c, "artwork_id": str(c["artwork_id"])} for c in asked["candidates"]],
+            "candidates": [{**c, "artwork_id": str(c["artwork_id"])} for c in _listed(asked["candidates"]) or ()],
         }
         for asked in plain
     ]
@@ -95,11 +98,21 @@ def _filled(title: dict) -> dict:
     return {**title, **{name: value for name, value in OPTIONAL.items() if title.get(name) is None}}
 
 
+def _listed(value: object) -> list | None:
+    """A list, empty for null; None for what is none."""
+    return list(value) if isinstance(value, (list, tuple, np.ndarray)) else [] if value is None else None
+
+
 def _fault(asked: dict) -> tuple[str, object, str] | None:
     """Column, value and remedy of what cannot be answered."""
-    if asked["request_id"] is None:
-        return "request_id", None, "is null; give every request an id of its own, on which its random draw depends"
-    for column, titles in (("title", [asked["title"]]), ("history", asked["history"] or ())):
+    request = asked["request_id"]
+    if request is None or request != request:
+        return "request_id", request, "is null; give every request an id of its own, on which its random draw depends"
+    history, candidates = _listed(asked["history"]), _listed(asked["candidates"])
+    if history is None or candidates is None:
+        column = "history" if history is None else "candidates"
+        return column, asked[column], "is no list; give one"
+    for column, titles in (("title", [asked["title"]]), ("history", history)):
         for title in titles:
             if not isinstance(title, dict) or not one_line(str(title.get("name") or "")):
                 return column, title, "has no name; give the title's name"
@@ -107,15 +120,15 @@ def _fault(asked: dict) -> tuple[str, object, str] | None:
             if isinstance(genres, str):
                 return column, title, "has text for genres; give a list"
             weight = title.get("weight")
-            if weight is not None and not 0 <= weight <= 1:
-                return column, title, "has a weight outside [0, 1]; scale the rating or watched fraction"
-    candidates = asked["candidates"]
+            if weight is not None and not (isinstance(weight, numbers.Real) and 0 <= float(weight) <= 1):
+                return column, title, "has a weight that is no number in [0, 1]; scale the rating or watched fraction"
     if not candidates:
         return "candidates", candidates, "has no candidate; offer at least one"
     for candidate in candidates:
-        if candidate.get("artwork_id") is None:
+        if not isinstance(candidate, dict) or candidate.get("artwork_id") is None:
             return "candidates", candidate, "has no artwork_id; name the artwork"
-        if not one_line(candidate.get("caption") or ""):
+        caption = candidate.get("caption")
+        if not isinstance(caption, str) or not one_line(caption):
             return "candidates", candidate, "has no caption to read; describe the artwork in words"
     ids = [str(candidate["artwork_id"]) for candidate in candidates]
     if len(set(ids)) < len(ids):

@@ -31,7 +31,7 @@ def question(log: Log, settings: Settings, start: Path | None, targets: np.ndarr
     """All that decides what a training learns: settings, log, code, the adapter that it begins from, and targets."""
     return {
         "settings": dataclasses.asdict(settings),
-        "data": log.manifest.get("files"),
+        "data": log.identity,
         "code": code(settings),
         "start": files.sha256(start / "adapter_model.safetensors") if start else None,
         "targets": None if targets is None else fingerprint.digest(targets.tolist()),
@@ -89,7 +89,7 @@ def find(folder: str | os.PathLike, log: Log) -> dict[str, Path]:
     found = {}
     for path in sorted(Path(folder).glob("*/training.json")):
         training = files.read_json(path)
-        if training["data"] != log.manifest.get("files"):
+        if training["data"] != log.identity:
             print(f"{path.parent} is left out: it was trained on another log")
         elif training["code"] != code(settings_of(path.parent)):
             print(f"{path.parent} is left out: it was trained by other code; train it again")
@@ -112,7 +112,7 @@ def can_start(folder: Path, log: Log, settings: Settings) -> bool:
     """Whether a refining method, which asks for `settings`, may begin from the adapter in a folder: one of the same
     make, data and code. However it was trained, it is the reference."""
     training = files.read_json(folder / "training.json")
-    if not training or training["data"] != log.manifest.get("files") or training["code"] != code(settings):
+    if not training or training["data"] != log.identity or training["code"] != code(settings):
         return False
     same = ["base", "prompt", "lora_rank", "lora_layers", "load_in_4bit"]
     if prompts.find(settings.prompt).summarised:

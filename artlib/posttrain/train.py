@@ -238,8 +238,8 @@ def _after(trained, tokenizer, under_way, validation: Examples, settings: Settin
     write = functools.partial(generation.generate, trained, tokenizer)
     budget = settings.samples, settings.max_new_tokens, settings.seed
     scores, valid = self_consistency_scores(write, validation.prompts, *budget)
-    loss = under_way.evaluate()["eval_loss"]
-    return Validation(loss, calibration.fit_temperature(scores, validation.arrays.shown), valid)
+    loss, plays = under_way.evaluate()["eval_loss"], validation.arrays
+    return Validation(loss, calibration.fit_temperature(scores, plays.shown, plays.reward), valid)
 
 
 def _reloaded(language_model, folder: Path, validation: Examples, begun: Start, settings: Settings):

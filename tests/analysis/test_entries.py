@@ -37,6 +37,31 @@ def test_a_policy_stands_beside_the_built_in_ones(folders, capsys):
     assert values["mine"] == values["oracle"] > values["production"] > values["random"]
 
 
+def test_lifts_can_be_over_any_of_the_policies(folders, small_log, tmp_path, capsys):
+    arguments = ["evaluate", str(folders / "log"), "--policy", str(folders / "policies"), "--bootstrap", "100"]
+    over = [*arguments, "--baseline", "mine"]
+    assert cli.main([*over, "--out", str(tmp_path / "over.csv")]) == 0
+    table = pd.read_csv(tmp_path / "over.csv").query("slice == 'all' and estimator == 'truth'").set_index("policy")
+    assert table.loc["mine", "lift"] == 0 and table.loc["production", "lift_upper"] < 0
+    expected = evaluation.paired_lift(
+        small_log.split("test"), baselines.untrained(small_log, small_log.split("test")), "oracle", ["random"], 100
+    )
+    found = table.loc["random", ["lift", "lift_lower", "lift_upper"]]  # "mine" is the oracle here
+    np.testing.assert_allclose(found.astype(float), expected.iloc[0][found.index].astype(float), rtol=1e-6)
+    capsys.readouterr()
+    assert cli.main([*arguments, "--baseline", "theirs"]) == 1
+    assert "--baseline 'theirs' is none of the policies: mine, oracle, popular" in capsys.readouterr().err
+    assert cli.main([*over, "--out", str(tmp_path / "over.json")]) == 1
+    assert "an entry's lifts are over production, not mine" in capsys.readouterr().err
+
+
+def test_what_dr_says_of_a_policy_hangs_on_no_other(folders, small_log):
+    alone = entries.judge(small_log, n_bootstrap=50).query("policy == 'popular' and slice == 'all'")
+    beside = entries.judge(small_log, [folders / "policies"], n_bootstrap=50)
+    beside = beside.query("policy == 'popular' and slice == 'all'")
+    pd.testing.assert_series_equal(alone.set_index("estimator")["value"], beside.set_index("estimator")["value"])
+
+
 def test_the_documented_policy_can_be_judged(folders, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text()
     monkeypatch.chdir(tmp_path)

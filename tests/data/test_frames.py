@@ -14,7 +14,7 @@ from made_tables import START, tables
 
 from artlib.analysis import evaluation
 from artlib.data import Log, LogError, Report, from_frames
-from artlib.data.tables import importing
+from artlib.data.tables import derive, importing
 from artlib.policies import baselines
 
 
@@ -121,6 +121,30 @@ def test_ids_of_any_type_are_spelt_alike_in_all_tables():
     assert set(log.histories["user_id"].to_pylist()) == {str(user) for user in users.values()}
 
 
+def test_ids_in_lists_are_spelt_as_those_in_columns_whatever_stands_beside_them():
+    frames = tables()
+    spelt = {a: f"C81E728D9D4C2F636F067F89CC14{int(a):04}" for a in frames["artworks"]["artwork_id"]}  # as MD5 sums
+    frames["artworks"]["artwork_id"] = [spelt[a] for a in frames["artworks"]["artwork_id"]]
+    frames["impressions"]["candidates"] = [[spelt[a] for a in own] for own in frames["impressions"]["candidates"]]
+    users = {str(u): f"a3c2f1e0b4d5968778695a4b3c2d{u:04}" for u in range(6)}
+    for name in ("impressions", "histories"):
+        frames[name]["user_id"] = [users[u] for u in frames[name]["user_id"]]
+    frames["histories"] = pd.concat([frames["histories"], frames["histories"].iloc[:1].assign(user_id="anonymous")])
+    log, _ = made(frames)
+    known = {str(uuid.UUID(name)) for name in spelt.values()}
+    assert set(log.artworks["artwork_id"].to_pylist()) == known
+    assert {str(uuid.UUID(name)) for name in users.values()} >= set(log.impressions["user_id"].to_pylist())
+    as_text = [" | ".join(own) for own in frames["impressions"]["candidates"]]
+    again, _ = made(without(frames, "impressions", candidates=as_text), separator="|")
+    assert content(again) == content(log)
+
+
+def test_a_separator_after_the_last_genre_makes_none():
+    frames = tables()
+    log, _ = made(without(frames, "titles", genres=["Drama|Crime|", "Comedy", "|Drama", "Comedy||Drama", ""]))
+    assert log.titles["genres"].to_pylist() == [["Drama", "Crime"], ["Comedy"], ["Drama"], ["Comedy", "Drama"], []]
+
+
 def test_zeros_before_an_id_stay(tmp_path):
     frames = tables()
     for name in ("titles", "artworks", "histories", "impressions"):
@@ -189,6 +213,18 @@ def test_local_times_need_their_zone_and_are_then_right_through_a_change_of_cloc
         made(frames, timezone="Berlin")
 
 
+@pytest.mark.parametrize("zone", ["+01", "+0100", "+01:00"])
+def test_offsets_of_hours_only_are_read_as_postgresql_writes_them(zone):
+    frames = tables(30)
+    expected, _ = made(frames)
+    local = frames["impressions"]["timestamp"].dt.tz_convert("Etc/GMT-1")
+    texts = [f"{at:%Y-%m-%d %H:%M:%S}{'.5' if i == 0 else ''}{zone}" for i, at in enumerate(local)]
+    texts[1] = f"{frames['impressions']['timestamp'][1]:%Y-%m-%d %H:%M:%S}+00"
+    log, _ = made(without(frames, "impressions", timestamp=texts))
+    found, wanted = (part.impressions["timestamp"].to_pylist() for part in (log, expected))
+    assert (found[0] - wanted[0]).total_seconds() == 0.5 and found[1:] == wanted[1:]
+
+
 def test_times_in_a_form_of_ones_own_are_read_by_time_format():
     frames = tables()
     times = frames["impressions"]["timestamp"].dt.strftime("%d.%m.%Y %H:%M")
@@ -209,6 +245,14 @@ def test_candidates_and_the_shown_index_come_from_the_titles_artworks():
     log, told = made(without(frames, "impressions", "candidates", "shown", shown_artwork=named))
     assert content(log) == content(made(frames)[0])
     assert any("candidates: all artworks of the title" in line for line in told.derived)
+
+
+def test_an_index_beyond_the_candidates_is_the_only_fault(tmp_path):
+    frames = without(tables(), "impressions", "propensity")
+    frames["impressions"].loc[3, "shown"] = 7
+    with pytest.raises(LogError) as caught:
+        made(frames, logging="production")
+    assert "7" in str(caught.value) and "propensity" not in str(caught.value)
 
 
 def test_uniform_and_epsilon_greedy_logging_give_production_and_propensity():
@@ -449,6 +493,15 @@ def test_split_by_time_keeps_pairs_together_and_nothing_of_the_future():
     assert 0 < left_out < 100
     assert any(f"60/20/20 by time; {left_out} impressions are left out" in line for line in told.derived)
     assert len(rows[rows["split"] == "train"]) == 180
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"), [([80, 20, 0], [16, 4, 0]), ([100, 0, 0], [20, 0, 0]), ([0, 50, 50], [0, 10, 10])]
+)
+def test_a_split_without_a_share_gets_nothing(shares, expected):
+    pairs = pd.DataFrame({"user_id": [str(u) for u in range(20)], "title_id": "t"})
+    split, keep = derive.splits(pairs, np.arange(20), shares, "time")
+    assert [int((split == name).sum()) for name in ("train", "validation", "test")] == expected and keep.all()
 
 
 def test_a_log_in_which_all_pairs_come_early_is_split_by_pair_on_demand():

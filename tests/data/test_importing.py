@@ -67,6 +67,14 @@ def test_import_never_writes_over_what_is_no_log(export):
     assert (export / "titles.csv").exists() and (other / "notes.txt").exists()
 
 
+@pytest.mark.parametrize("out", [".", ".."])
+def test_the_folder_that_one_is_in_is_not_replaced(export, tmp_path, monkeypatch, out):
+    (tmp_path / "empty" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty" / "inner")
+    with pytest.raises(LogError, match="is the folder that you are in, or one around it"):
+        importing.import_folder(export, out)
+
+
 def test_tables_that_have_the_names_of_a_logs_files_are_not_replaced(export):
     for path in export.glob("*.csv"):
         pd.read_csv(path, dtype=str).to_parquet(path.with_suffix(".parquet"))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from artlib import data
 from artlib.data import SCHEMAS, History, Log, LogError, LogWarning, columns, contract
+from artlib.data.history import genre_matrix
 from artlib.worlds import fiction
 
 FILES = ["titles", "artworks", "histories", "impressions", "earlier", "truth"]
@@ -144,6 +145,16 @@ def test_split_keeps_truth_beside_its_impression(small_log):
             assert values[: len(row["candidates"])].tolist() == truth[row["impression_id"]]
 
 
+def test_logs_are_told_apart_by_files_or_by_what_they_say_and_parts_are_their_logs(small_log, written):
+    bare = dataclasses.replace(small_log, manifest={})
+    assert bare.identity == bare.split("test").take(np.arange(3)).identity == bare.digest()
+    captions = [f"{caption} At night." for caption in bare.artworks["caption"].to_pylist()]
+    other = dataclasses.replace(bare, artworks=columns.replaced(bare.artworks, {"caption": captions}))
+    assert other.identity != bare.identity == dataclasses.replace(bare).identity
+    loaded = Log.load(written)
+    assert loaded.identity == loaded.split("train").identity == loaded.manifest["files"]
+
+
 def test_unknown_split_is_refused(small_log):
     with pytest.raises(LogError, match="split 'dev' is not one of train, validation, test"):
         small_log.split("dev")
@@ -221,6 +232,32 @@ def test_genre_profile_does_not_depend_on_the_order_of_rows(small_log):
     np.testing.assert_allclose(other.genre_profile(small_log.impressions), expected, atol=1e-9)
     sums = expected.sum(axis=1)
     assert np.all((np.abs(sums - 1) < 1e-9) | (sums == 0)) and (sums > 0).mean() > 0.5
+
+
+def test_a_genre_that_a_title_has_twice_weighs_once(small_log):
+    genres = small_log.titles["genres"].to_pylist()
+    twice = small_log.titles.set_column(
+        small_log.titles.column_names.index("genres"), "genres", pa.array([[*own, own[0]] for own in genres])
+    )
+    for name, titles in (("once", small_log.titles), ("twice", twice)):
+        matrix = genre_matrix(titles)
+        np.testing.assert_allclose(matrix.sum(axis=1), 1, err_msg=name)
+    np.testing.assert_array_equal(matrix, genre_matrix(small_log.titles))
+
+
+def test_the_average_member_is_that_of_members_who_watched_anything(small_log):
+    users = small_log.histories["user_id"]
+    half = small_log.histories.filter(pc.is_in(users, pc.unique(users)[::2]))
+    log = dataclasses.replace(small_log, histories=half)
+    train = log.split("train")
+    profile = log.history.genre_profile(train.impressions)
+    watched = profile.sum(axis=1) > 0
+    assert 0.3 < watched.mean() < 0.7
+    assert log.background.average.sum() == pytest.approx(1)
+    expected = 0.99 * profile[watched].mean(axis=0) + 0.01 / profile.shape[1]
+    np.testing.assert_allclose(log.background.average, expected)
+    known = log.take(np.flatnonzero(log.impressions["split"].to_numpy() == "train")[watched])
+    assert log.background.told == pytest.approx(known.background.told) and log.background.told
 
 
 # Padding

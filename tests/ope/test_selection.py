@@ -1,6 +1,7 @@
 """Hyper-parameters, reward models, and the size of a log."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 
@@ -122,6 +123,16 @@ def test_cross_fit_takes_any_model_and_weights():
     assert not np.allclose(plain, weighted)
     assert not np.allclose(ope.cross_fit(*arguments), ope.cross_fit(*arguments, sample_weight=log.weight))
     assert (ope.cross_fit(simulation.features, np.zeros(log.n), log.action)[log.mask] == 0).all()
+
+
+def test_clusters_of_mixed_types_are_cross_fitted_as_the_same_of_one():
+    rng = np.random.default_rng(0)
+    features, user = rng.normal(size=(60, 2, 3)), rng.integers(0, 9, 60)
+    mixed = np.array([int(u) if u % 2 else f"anon-{u}" for u in user], dtype=object)
+    reward, action = rng.integers(0, 2, 60), rng.integers(0, 2, 60)
+    found = ope.cross_fit(features, reward, action, mixed)
+    in_order = pd.factorize(user)[0]  # no order of its own: that in which they come
+    np.testing.assert_array_equal(found, ope.cross_fit(features, reward, action, in_order))
 
 
 def test_cross_fit_names_what_is_wrong():

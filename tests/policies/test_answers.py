@@ -4,12 +4,13 @@ import dataclasses
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from artlib import data, files
 from artlib.analysis import evaluation
-from artlib.data import LogError
+from artlib.data import LogError, columns
 from artlib.lm import calibration, embedded
 from artlib.policies import answers, baselines, llm
 from artlib.posttrain import train
@@ -89,11 +90,20 @@ def test_answers_about_another_log_or_by_an_earlier_adapter_are_refused(small_lo
 
 def test_a_test_split_of_one_member_is_refused(small_log, answered):
     """Nobody else's impressions could teach the reward model."""
-    test, _, policies = answered
+    test = answered[0]
     user = test.arrays().user
     rows = np.flatnonzero(user == np.bincount(user).argmax())
     with pytest.raises(ValueError, match="cluster has 1 users but folds is 2"):
-        evaluation.reward_model(small_log, test.take(rows), {"production": policies["production"][rows]})
+        evaluation.reward_model(small_log, test.take(rows))
+
+
+def test_a_test_split_of_one_member_is_judged_without_a_reward_model(small_log, answered, capsys):
+    test = answered[0]
+    user = test.arrays().user
+    own = test.take(np.flatnonzero(user == np.bincount(user).argmax()))
+    policies = dict(baselines.untrained(small_log, own))
+    table = evaluation.evaluate(small_log, own, policies, ["snips", "dm", "dr"], 20)
+    assert set(table["estimator"]) == {"snips", "truth"} and "no DR or DM" in capsys.readouterr().out
 
 
 def test_the_oracle_of_an_earlier_log_is_no_policy_of_one_without_truth(small_log, answered, tmp_path):
@@ -116,6 +126,18 @@ def test_lifts_may_be_clustered_by_title(answered):
     feedbacks = evaluation.feedbacks(test, policies, test.expected_reward(), cluster="title")
     assert all((feedback.cluster == title).all() for feedback in feedbacks.values())
     assert by["title"]["lift_upper"] != by["user"]["lift_upper"]
+
+
+def test_of_a_log_that_lost_its_genres_no_reader_by_genres_stays(small_log, answered, tmp_path):
+    _, folder, _ = answered
+    shutil.copytree(folder, tmp_path / "policies")
+    assert (tmp_path / "policies" / "encoder-zero-shot.parquet").exists()
+    genres = pa.array([[]] * len(small_log.titles), pa.list_(pa.string()))
+    log = dataclasses.replace(small_log, titles=columns.replaced(small_log.titles, {"genres": genres}), manifest={})
+    caption = dataclasses.replace(SETTINGS, prompt="caption", max_validation=4)
+    test = answers.ask(log, tmp_path / "policies", caption, {}, most=6, report=lambda _: None, encoder="tiny")
+    assert "text" in answers.read(tmp_path / "policies", test)
+    assert not (tmp_path / "policies" / "encoder-zero-shot.parquet").exists()
 
 
 def test_a_text_baseline_that_would_be_the_same_twice_is_left_out(small_log, answered, tmp_path):

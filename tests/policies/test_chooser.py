@@ -200,11 +200,17 @@ CANDIDATES = [{"artwork_id": "a", "caption": "A hill"}, {"artwork_id": "b", "cap
         ({"request_id": None}, "column request_id: None is null"),
         ({"title": {"name": " \u200b"}}, "column title.*has no name"),
         ({"history": [{"name": None}]}, "column history.*has no name"),
-        ({"history": [{**FILM, "weight": 5}]}, "weight outside"),
+        ({"history": [{**FILM, "weight": 5}]}, "no number in"),
         ({"candidates": []}, "has no candidate"),
         ({"candidates": [{"artwork_id": "a", "caption": ""}]}, "has no caption"),
         ({"candidates": [{"artwork_id": None, "caption": "A hill"}]}, "has no artwork_id"),
         ({"candidates": CANDIDATES + CANDIDATES[:1]}, "twice"),
+        ({"request_id": float("nan")}, "column request_id: nan is null"),
+        ({"history": [{**FILM, "weight": "0.5"}]}, "column history.*no number in"),
+        ({"history": FILM}, "column history.*is no list"),
+        ({"candidates": "A hill"}, "column candidates.*is no list"),
+        ({"candidates": ["A hill"]}, "has no artwork_id"),
+        ({"candidates": [{"artwork_id": "a", "caption": float("nan")}]}, "has no caption"),
         ({"history": [{**FILM, "genres": 7}]}, "cannot be read as requests"),
         ({"history": [{**FILM, "genres": "Heist Thrillers"}]}, "column history.*has text for genres"),
     ],
@@ -216,7 +222,23 @@ def test_a_request_that_cannot_be_answered_is_named(policy, change, said):
     assert "mine.parquet" in str(caught.value) and ("row 11" in str(caught.value) or "cannot be read" in said)
 
 
+def test_lists_may_be_arrays_as_pandas_reads_them(policy):
+    fine = {"request_id": "r", "history": [FILM], "title": FILM, "candidates": CANDIDATES}
+    arrays = fine | {"history": np.array([FILM], object), "candidates": np.array(CANDIDATES, object)}
+    assert requests.read([arrays], "here").equals(requests.read([fine], "here"))
+
+
+def test_a_file_where_choices_of_a_log_are_to_go_is_refused(small_log, tmp_path):
+    small_log.save(tmp_path / "log")
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(chooser.ChoiceError, match="out is a file; name a folder"):
+        chooser.requests_of(tmp_path / "log", "test", tmp_path / "out")
+
+
 def test_a_missing_column_and_no_requests(policy):
+    fine = {"request_id": "r", "history": [], "title": FILM, "candidates": CANDIDATES}
+    with pytest.raises(LogError, match="row 1: column title is missing"):
+        policy.choose_many([fine, {name: value for name, value in fine.items() if name != "title"}])
     with pytest.raises(LogError, match="column candidates is missing"):
         policy.choose_many([{"request_id": "r", "history": [], "title": FILM}])
     assert policy.choose_many(requests.SCHEMA.empty_table()).num_rows == 0

@@ -1,7 +1,10 @@
 """Somebody else's probabilities: taken for the impressions and candidates that they are for, and for no others."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from artlib.data import LogError
@@ -47,6 +50,22 @@ def test_candidates_in_another_order_are_put_into_the_logs(small_log, frame, tmp
         candidates=[row[::-1] for row in candidates], probabilities=[row[::-1] for row in frame["probabilities"]]
     )
     np.testing.assert_array_equal(read(turned, small_log, tmp_path), read(frame, small_log, tmp_path))
+
+
+def test_candidates_may_be_numbers_as_the_logs_ids_may(small_log, frame, tmp_path):
+    number = {a: str(i) for i, a in enumerate(small_log.artworks["artwork_id"].to_pylist())}
+    candidates = [[number[a] for a in row] for row in small_log.impressions["candidates"].to_pylist()]
+    impressions = small_log.impressions.set_column(
+        small_log.impressions.column_names.index("candidates"), "candidates", pa.array(candidates)
+    )
+    artworks = small_log.artworks.set_column(0, "artwork_id", pa.array(number.values()))
+    log = dataclasses.replace(small_log, impressions=impressions, artworks=artworks)
+    asked = log.split("test").impressions["candidates"].to_pylist()
+    turned = frame.assign(
+        candidates=[[int(a) for a in row[::-1]] for row in asked],
+        probabilities=[row[::-1] for row in frame["probabilities"]],
+    )
+    np.testing.assert_array_equal(read(turned, log, tmp_path), read(frame, log, tmp_path))
 
 
 def test_a_sum_rounded_to_three_decimals_is_made_1(small_log, frame, tmp_path):

@@ -30,6 +30,14 @@ def test_without_a_signal_little_is_learnt():
     assert np.linalg.norm(found) < 0.1 * np.linalg.norm(truth)
 
 
+def test_where_one_title_leaves_nothing_to_check_by_the_penalty_is_the_largest():
+    title, embeddings, _, played, shown = planted(1, 8)
+    found = rates.fit(embeddings, played, shown, title, prior=100)
+    rate = rates.log_rates(played, shown, title, 100)
+    x, y = (rates.centred(values, title, shown) for values in (embeddings, rate))
+    np.testing.assert_allclose(found, rates.ridge(x, y, shown)[np.argmax(rates.PENALTIES)])
+
+
 def test_ridge_is_its_closed_form():
     rng = np.random.default_rng(0)
     x, y, weight = rng.normal(size=(40, 5)), rng.normal(size=40), rng.random(40)

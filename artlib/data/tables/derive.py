@@ -23,7 +23,7 @@ UNITS = {"s": 1_000_000, "ms": 1000, "us": 1, "ns": 1}  # microseconds; ns are d
 MAGNITUDES = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": np.inf}
 EARLIEST = pd.Timestamp("1990-01-01", tz="UTC")  # the latest is a year from now
 EARLIEST_IN = {unit: int(EARLIEST.timestamp() * 1e6 * (1000 if unit == "ns" else 1)) // UNITS[unit] for unit in UNITS}
-_ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
+_ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2}|:\d{2}(?:\.\d+)?[+-]\d{2})$"  # of hours only after a time, as PostgreSQL writes it
 _UUID = r"\{?[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\}?"
 _NOTHING = ("", "nan", "none", "null", "na", "\\n")  # in columns of numbers
 _SYNONYMS = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation", "testing": "test"}
@@ -56,11 +56,15 @@ def ids(source: Source, ours: str, values: pa.ChunkedArray | None = None) -> pa.
         return pa.chunked_array([pa.nulls(len(column), pa.string())])
     column = pc.utf8_trim_whitespace(column)
     column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
-    if all_match(column, r"-?\d+(?:\.0+)?"):
-        return pc.replace_substring_regex(column, r"\.0+$", "")
-    if all_match(column, _UUID):
-        return pa.chunked_array([pa.array([v and str(uuid.UUID(v)) for v in column.to_pylist()], pa.string())])
-    return column
+    # One by one: beside the same ids, one table may have others that another lacks.
+    column = pc.replace_substring_regex(column, r"^(-?\d+)\.0+$", r"\1")
+    looks = pc.fill_null(pc.match_substring_regex(column, f"^(?:{_UUID})$"), False)
+    if not pc.any(looks).as_py():
+        return column
+    spelt = [
+        str(uuid.UUID(v)) if is_one else v for v, is_one in zip(column.to_pylist(), looks.to_pylist(), strict=True)
+    ]
+    return pa.chunked_array([pa.array(spelt, pa.string())])
 
 
 def all_match(column: pa.ChunkedArray, pattern: str) -> bool:
@@ -237,8 +241,10 @@ def lists(source: Source, ours: str, column: pa.ChunkedArray, of: type = str) ->
         if not pa.types.is_string(column.type):
             column = column.cast(pa.string())
         column = _split(source, ours, column, of, kind)
-    if of is float or not len(column) or pa.types.is_string(column.type.value_type):
-        return column.cast(kind).combine_chunks()
+    texts_ = not is_number(column.type.value_type) and not pa.types.is_fixed_size_binary(column.type.value_type)
+    column = column.cast(kind) if of is float or texts_ or ours == "genres" else column
+    if of is float or not len(column) or ours == "genres":
+        return column.combine_chunks()
     column = column.combine_chunks()
     flat = ids(source, ours, pa.chunked_array([column.flatten()])).combine_chunks()
     return pa.ListArray.from_arrays(_offsets(column), flat, mask=pc.is_null(column) if column.null_count else None)
@@ -253,6 +259,8 @@ def _split(source: Source, ours: str, column: pa.ChunkedArray, of: type, kind: p
     separator = source.options["separator"]
     code, text = pd.factorize(column.to_numpy())
     found = [_items(value, separator, of) for value in text]
+    if ours == "genres":  # "Drama|" has one
+        found = [items and [item for item in items if item] for items in found]
     bad = np.array([items is None for items in found] + [False])
     what = "numbers" if of is float else "texts"
     remedy = f"give JSON ([1, 2]), or {what} with {separator!r} between them (or say separator)"
@@ -335,6 +343,8 @@ def splits(pairs: pd.DataFrame, time: np.ndarray, shares: list[float], by: str) 
         return np.array(SPLITS)[np.searchsorted(cuts, spot, side="right")], np.ones(len(pairs), bool)
     order = np.sort(time)
     edges = order[np.minimum((cuts * len(order)).astype(int), len(order) - 1)] if len(order) else order
+    if len(order):
+        edges = np.where(cuts >= 1, np.iinfo(np.int64).max, edges)  # a share of 0 at the end is of nothing
     split = np.searchsorted(edges, time, side="right")  # those of one time stay together
     first = pd.Series(split).groupby([pairs["user_id"].to_numpy(), pairs["title_id"].to_numpy()]).transform("min")
     return np.array(SPLITS)[split], split == first.to_numpy()

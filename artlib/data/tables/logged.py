@@ -226,7 +226,7 @@ def _at(lists: pa.ListArray, places: np.ndarray) -> np.ndarray:
     offsets = lists.offsets.to_numpy()
     inside = (places >= 0) & (places < np.diff(offsets))
     flat = np.append(lists.values.to_numpy(zero_copy_only=False), 1.0)
-    return np.where(inside, flat[np.where(inside, offsets[:-1] + places, len(flat) - 1)], np.nan)
+    return flat[np.where(inside, offsets[:-1] + places, len(flat) - 1)]
 
 
 def _epsilon_greedy(source: Source, candidates: pa.ListArray, equal: np.ndarray) -> np.ndarray:
