@@ -13,7 +13,7 @@ comma := ,
 READY := $(if $(GPU),$(INSTALLED),$(or $(firstword $(wildcard .venv/.installed-gpu)),$(INSTALLED)))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test test-all browser core lab bench lint clean
+.PHONY: help setup run demo test test-all browser core lab lint clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,12 +62,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	env -u JUPYTER_PATH JUPYTER_PREFER_ENV_PATH=1 $(PYTHON) -m jupyterlab \
 	    $(if $(filter 0,$(shell id -u)),--allow-root) notebooks $(ARGS)
 
-bench: $(READY) ## run every benchmark
-	@for script in $(sort $(wildcard benchmarks/*.py)); do \
-	    echo "$$script" && $(PYTHON) $$script $(ARGS) || exit 1; \
-	done
-
-core: ## the tests of what `pip install artlib` alone gives, in an environment of its own; WITH=python3.12
+core: ## the tests of what `pip install .` alone gives, in an environment of its own; WITH=python3.12
 	@$(WITH) -m venv --clear .venv-core
 	.venv-core/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	.venv-core/bin/python -m pip install --quiet -e . --group core-test

@@ -33,6 +33,7 @@ from artlib.data import Log
 from artlib.lm import embedded, encoder, machine
 from artlib.ope import intervals
 from artlib.policies import rates
+from artlib.policies.finetuned import finetuned_on_targets
 from artlib.policies.llm import llm_scores
 from artlib.posttrain.settings import Settings
 from artlib.posttrain.train import post_train
@@ -57,12 +58,18 @@ SETTINGS = {
 }
 POLICIES = {
     "ridge": "ridge regression of log click rates on a sentence encoder's embeddings",
+    "encoder": "the same encoder, post-trained end to end with a linear head that begins as ridge",
     "zero-shot": "the bare language model: would you click?",
     "soft": "the same, post-trained on the clicks of all headlines of the other folds' tests",
 }
-BASELINE, BOTH, CEILING = "ridge", "soft + ridge", "half of the clicks"
+BASELINE, CEILING = "ridge", "half of the clicks"
+TOGETHER = {
+    "soft + ridge": ("soft", "ridge"),
+    "soft + encoder": ("soft", "encoder"),
+    "encoder + ridge": ("encoder", "ridge"),
+}
 DERIVED = {
-    BOTH: "the mean of what both expect, in log click rate",
+    **dict.fromkeys(TOGETHER, "the mean of what both expect, in log click rate"),
     CEILING: "no reader: chooses by a random half of the tests' own showings, judged on the other half",
 }
 N_SPLITS, N_BOOTSTRAP = 50, 2000
@@ -175,7 +182,7 @@ class Session:
         self.commit = run_folder.commit(ROOT, but="results")  # of the code that runs, whatever is changed meanwhile
 
     def question(self, policy: str) -> dict:
-        own = self.encoder_name if policy == "ridge" else {"base": self.settings.base, **SETTINGS}
+        own = self.encoder_name if policy in ("ridge", "encoder") else {"base": self.settings.base, **SETTINGS}
         return {"tests": self.tests.source["sha256"], "prior": PRIOR, "by": own}
 
     def kept(self, policy: str, fold: int) -> dict | None:
@@ -186,7 +193,10 @@ class Session:
     def ask(self, policy: str, fold: int) -> None:
         """Score the headlines of a fold, and keep the scores."""
         started = time.perf_counter()
-        scores, told = self._ridge(fold) if policy == "ridge" else self._language_model(policy, fold)
+        by = {"ridge": self._ridge, "encoder": self._encoder}.get(
+            policy, functools.partial(self._language_model, policy)
+        )
+        scores, told = by(fold)
         of_fold = np.flatnonzero(self.tests.fold == fold)
         answer = {
             "scores": dict(zip(map(str, of_fold.tolist()), scores[of_fold].tolist(), strict=True)),
@@ -220,17 +230,35 @@ class Session:
         told = {"learnt_from": len(np.unique(tests.test[known]))}
         return self.embeddings @ rates.fit(*learnt, prior=PRIOR), told
 
+    def _encoder(self, fold: int) -> tuple[np.ndarray, dict]:
+        """The same by the encoder itself, post-trained: it learns from what the language model learns from."""
+        log = self._log(fold)
+        learnt, validation = (log.split(split) for split in ("train", "validation"))
+        arrays, texts = learnt.arrays(), self.tests.packages["caption"].tolist()
+        known = np.unique(arrays.candidates[arrays.mask])
+        given = (part[known] for part in (self.embeddings, self.tests.clicks, self.tests.shown))
+        head = rates.fit(*given, pd.factorize(self.tests.test[known])[0], prior=PRIOR)
+        model = encoder.load(self.encoder_name)
+        return finetuned_on_targets(model, head, texts, learnt, validation, self.tests.targets), self._learnt_from(log)
+
+    def _log(self, fold: int) -> Log:
+        folder = self.folder / f"fold-{fold}" / "log"
+        if not (folder / "manifest.json").exists():
+            self.tests.log(fold).save(folder)
+        return Log.load(folder, validate=False)
+
+    @staticmethod
+    def _learnt_from(log: Log) -> dict:
+        titles = {split: len(np.unique(log.split(split).arrays().title)) for split in ("train", "validation")}
+        return {"learnt_from": titles["train"], "validated_on": titles["validation"]}
+
     def _language_model(self, policy: str, fold: int) -> tuple[np.ndarray, dict]:
         """The same by the language model: its log-odds by the temperature of training."""
-        folder = self.folder / f"fold-{fold}"
-        if not (folder / "log" / "manifest.json").exists():
-            self.tests.log(fold).save(folder / "log")
-        log, adapter, told = Log.load(folder / "log", validate=False), None, {}
+        log, adapter, told = self._log(fold), None, {}
         if policy == "soft":
-            adapter = folder / "soft"
+            adapter = self.folder / f"fold-{fold}" / "soft"
             training = post_train(log, adapter, self.settings, self.tests.targets)
-            titles = {split: len(np.unique(log.split(split).arrays().title)) for split in ("train", "validation")}
-            told = {"learnt_from": titles["train"], "validated_on": titles["validation"]}
+            told = self._learnt_from(log)
             told |= {name: training[name] for name in ("curve", "tokens_per_second", "resumed")}
         test = log.split("test")
         arrays, found = test.arrays(), llm_scores(log, test, self.settings, adapter)
@@ -249,10 +277,11 @@ class Session:
                     told.append({"fold": fold} | answer)
             if told:
                 found[policy] = scores, told
-        if BASELINE in found and "soft" in found:  # both are log rates, of which the mean of a test says nothing
-            level = [pd.Series(found[policy][0]).groupby(self.tests.test) for policy in (BASELINE, "soft")]
-            centred = [found[p][0] - g.transform("mean") for p, g in zip((BASELINE, "soft"), level, strict=True)]
-            found[BOTH] = ((centred[0] + centred[1]) / 2).to_numpy(), found["soft"][1]
+        for name, both in TOGETHER.items():  # log rates, of which the mean of a test says nothing
+            if found.keys() >= set(both):
+                rates_ = [pd.Series(found[policy][0]) for policy in both]
+                centred = [own - own.groupby(self.tests.test).transform("mean") for own in rates_]
+                found[name] = ((centred[0] + centred[1]) / 2).to_numpy(), found[both[0]][1]
         return found
 
     def rows(self) -> list[dict]:

@@ -1,6 +1,6 @@
 """Ways to turn what the model says of a poster into a choice, on the validation split of a finished run.
 
-    python benchmarks/forms.py                 runs/demo, its adapter of sft; `make run` first
+    python benchmarks/forms.py --run quick     the adapter of sft of `make run`; without --run, of `make demo`
 
 The model is asked once for zero-shot and once with its adapter; every form uses the same answers. Results:
 results/forms.json.

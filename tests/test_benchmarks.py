@@ -71,6 +71,13 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
         alone, together = (next(row for row in rows.values() if row["method"] == kind) for kind in kinds)
         assert together["seconds"] == alone["seconds"] and together["start_seconds"] == alone["start_seconds"]
     path = root / "results" / "methods-tiny-tiny.json"
+    told = comparison.coverage(path)
+    assert list(told.index) == ["ips", "snips", "dr"] and (told["policies"] == len(rows)).all()
+    by_hand = [row["test"]["estimates"]["dr"] for row in rows.values()]
+    truths = [row["test"]["lift"]["mean"] for row in rows.values()]
+    held = [one["lower"] <= truth <= one["upper"] for one, truth in zip(by_hand, truths, strict=True)]
+    assert told.loc["dr", "covered"] == sum(held) and told.loc["dr", "half_width"] > 0
+    assert told.loc["dr", "trusted"] == sum(one["verdict"] == "ok" for one in by_hand)
     table = comparison.read(path).set_index("entry")
     assert list(table.index) == list(rows)
     assert list(table["method"]) == [

@@ -116,7 +116,7 @@ def asked(clicks, folder, tmp_path_factory):
 def test_every_policy_is_judged_beside_the_baseline(clicks, asked):
     root, _, results = asked
     rows = {row["policy"]: row for row in results["rows"]}
-    assert list(rows) == [*clicks.POLICIES, clicks.BOTH, clicks.CEILING]
+    assert list(rows) == [*clicks.POLICIES, *clicks.TOGETHER, clicks.CEILING]
     assert results == files.read_json(root / "results" / "clicks-tiny.json")
     for name, row in rows.items():
         assert row["n"] == (30 if name == clicks.CEILING else 6)
@@ -127,6 +127,7 @@ def test_every_policy_is_judged_beside_the_baseline(clicks, asked):
             assert product == pytest.approx(1 + row["lift"]["mean"])
     assert rows["ridge"]["told"][0]["learnt_from"] == 24
     assert rows["soft"]["told"][0]["learnt_from"] + rows["soft"]["told"][0]["validated_on"] == 24
+    assert rows["encoder"]["told"][0]["learnt_from"] == rows["soft"]["told"][0]["learnt_from"]
     assert all(fold["commit"] and fold["machine"]["device"] for fold in rows["soft"]["told"])
 
 
@@ -140,6 +141,7 @@ def test_nobody_learns_from_the_fold_that_is_judged(clicks, folder, asked):
     own = tests.fold == 0
     np.testing.assert_array_equal(one._ridge(0)[0][own], same._ridge(0)[0][own])
     assert not np.array_equal(one._ridge(1)[0], same._ridge(1)[0])
+    np.testing.assert_array_equal(one._encoder(0)[0][own], same._encoder(0)[0][own])
     learnt = [t.log(0).split("train") for t in (tests, other)]
     np.testing.assert_array_equal(tests.targets(learnt[0]), other.targets(learnt[1]))
 

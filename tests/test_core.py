@@ -1,4 +1,4 @@
-"""What `pip install artlib` alone gives: logs and their evaluation, without torch, quickly."""
+"""What `pip install .` alone gives: logs and their evaluation, without torch, quickly."""
 
 import subprocess
 import sys

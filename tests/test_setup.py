@@ -102,7 +102,7 @@ def test_makefile_installs_groups_and_extras_that_exist(project):
 
 def test_targets_are_explained_and_ci_calls_those_that_exist():
     makefile = (ROOT / "Makefile").read_text()
-    targets = set("help setup run demo test test-all browser core lab bench lint clean".split())
+    targets = set("help setup run demo test test-all browser core lab lint clean".split())
     assert set(re.findall(r"^([a-z-]+):.* ## ", makefile, re.MULTILINE)) == targets
     said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, env=PLAIN).stdout
     assert [line.split()[1] for line in said.splitlines()] == re.findall(r"^([a-z-]+):.* ## ", makefile, re.M)

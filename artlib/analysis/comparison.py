@@ -6,6 +6,7 @@ import os
 import pandas as pd
 
 from artlib import files
+from artlib.analysis.evaluation import ESTIMATORS
 
 LIFTS = ("lift", "over_text", "over_zero_shot")
 INTERVALS = (*LIFTS, "over_text_by_title")
@@ -205,6 +206,35 @@ def chosen_by_validation(table: pd.DataFrame) -> pd.Series | None:
     percent = [name for name in COLUMNS if name.startswith(("lift", "over", "gap"))]
     said = {"entry": best["entry"], "of": len(candidates)}
     return pd.Series(said | (100 * best[percent].astype(float)).round(1).to_dict())
+
+
+def coverage(path: str | os.PathLike) -> pd.DataFrame:
+    """Whether the log's own 95 % intervals hold the true lift over production, of all policies that were measured.
+
+    They are judged by the same impressions, so that where one interval misses others do: this is no estimate of how
+    often intervals miss.
+
+    Args:
+        path: of a record, as of `read`.
+
+    Returns:
+        A row an estimator: policies (entries and seeds), covered (intervals that hold the truth), trusted (policies
+        whose verdict is "ok"), half_width (the median interval's, in lift).
+    """
+    rows = [Row.from_json(row).test for row in files.read_json(path)["rows"]]
+    judged = [(name, test.lift.mean, lift) for test in rows for name, lift in test.estimates.items()]
+    table = pd.DataFrame(
+        {
+            "estimator": [name for name, _, _ in judged],
+            "covered": [lift.lower <= truth <= lift.upper for _, truth, lift in judged],
+            "trusted": [lift.verdict == "ok" for _, _, lift in judged],
+            "half_width": [(lift.upper - lift.lower) / 2 for _, _, lift in judged],
+        }
+    )
+    groups = table.groupby("estimator", sort=False)
+    found = groups[["covered", "trusted"]].sum().assign(half_width=groups["half_width"].median())
+    found.insert(0, "policies", groups.size())
+    return found.reindex([name for name in ESTIMATORS if name in found.index])
 
 
 def provenance(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

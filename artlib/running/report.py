@@ -129,6 +129,17 @@ def methods(path: Path) -> str:
     return markdown(table.drop(columns=[name for name in table if not table[name].any()]))
 
 
+def coverage(folder: Path) -> str:
+    """By log: of how many policies each estimator's interval holds the true lift, and how wide intervals are."""
+    rows = []
+    for path in sorted(folder.glob("methods-*.json")):
+        table = comparison.coverage(path)
+        row = {"log": path.stem.removeprefix("methods-"), "policies": table["policies"].max()}
+        row |= {name.upper(): f"{part['covered']:.0f}, ± {part['half_width']:.0%}" for name, part in table.iterrows()}
+        rows.append(row | {"verdicts that warn": int((table["policies"] - table["trusted"]).max())})
+    return markdown(pd.DataFrame(rows)).replace("%", " %")
+
+
 def forms(path: Path) -> str:
     """Forms of the score: share of the gap that is closed, and the cross-entropy of the plays."""
     table = pd.DataFrame(files.read_json(path)["rows"])
@@ -247,6 +258,7 @@ def benchmark(folder: Path) -> str:
 TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "values": (values, "{}.json"),
     "methods": (methods, "methods-{}.json"),
+    "coverage": (coverage, ""),
     "forms": (forms, "forms.json"),
     "speed": (speed, "speed.json"),
     "worth": (worth, "worth.json"),

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy.special
 import torch
 
 from artlib import data
@@ -103,6 +104,27 @@ def test_an_encoder_that_post_training_makes_worse_is_not_taken(small_log, read,
     validation = dataclasses.replace(validation, impressions=known)
     scores = finetuned.finetuned(reading, untrained, artworks, model, plays, validation)(small_log.split("test"))
     np.testing.assert_array_equal(scores, reading.scores(untrained, small_log.split("test")))
+
+
+def test_an_encoder_learns_targets_with_a_head_and_is_kept_where_it_learns_them_worse(small_log, model, monkeypatch):
+    part, texts = small_log.split("train").take(np.arange(200)), small_log.artworks["caption"].to_pylist()
+    head = np.random.default_rng(1).normal(size=model.model.config.hidden_size)
+    before = (model.vectors(texts) @ torch.tensor(head, dtype=torch.float32)).numpy()
+
+    def shares(each: np.ndarray, some=part) -> np.ndarray:
+        arrays = some.arrays()
+        return scipy.special.softmax(np.where(arrays.mask, each[arrays.candidates], -1e9), axis=1)
+
+    def learnt(wanted: np.ndarray, rate: float) -> np.ndarray:
+        monkeypatch.setattr(finetuned, "RATE", rate)
+        return finetuned.finetuned_on_targets(model, head, texts, part, part, lambda some: shares(wanted, some))
+
+    np.testing.assert_allclose(learnt(before, 10.0), before, rtol=1e-5)  # what it knew could not be known better
+    wanted = np.random.default_rng(0).normal(size=len(texts))
+    losses = [
+        -(shares(wanted) * np.log(shares(each) + 1e-12)).sum(axis=1).mean() for each in (before, learnt(wanted, 5e-3))
+    ]
+    assert losses[1] < losses[0] - 0.01
 
 
 def test_genres_are_those_of_the_log(small_log, model, artworks):
