@@ -181,13 +181,13 @@ def test_a_comparison_that_has_only_begun_can_be_looked_at(compared, tmp_path, n
     assert len(plots.methods(table).axes[2].get_yticklabels()) == n
 
 
-@pytest.mark.parametrize("world", ["fiction", "broad", "broad-110k", "shuffled", "movielens"])
+@pytest.mark.parametrize("world", ["fiction", "broad", "broad-110k", "broad-110k-other", "shuffled", "movielens"])
 def test_every_record_can_be_drawn(world):
     """Among them means over seeds that are all alike, which rounding may put below the lowest."""
     assert plots.methods(comparison.read(ROOT / "results" / f"methods-{world}.json")).axes
 
 
-@pytest.mark.parametrize("world", ["fiction", "broad", "broad-110k", "movielens"])
+@pytest.mark.parametrize("world", ["fiction", "broad", "broad-110k", "broad-110k-other", "movielens"])
 def test_published_lifts_agree_with_each_other(methods, world):
     table = comparison.read(ROOT / "results" / f"methods-{world}.json")
     grid = methods.WORLDS[world].names

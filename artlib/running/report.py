@@ -105,10 +105,11 @@ def methods(path: Path) -> str:
     rows = []
     for entry, part in comparison.read(path).sort_values("seed", kind="stable").groupby("entry", sort=False):
         first, lifts = part.iloc[0], {}
-        for name in ("lift", "over_text", "over_text_by_title"):
+        for name in ("lift", "over_text"):
             others = "".join(f"; {100 * lift:+.1f}" for lift in part[name].iloc[1:])
             own = _interval(first, name, f"{name}_lower", f"{name}_upper", ".1%")
             lifts[name] = "" if first.isna()[name] else own + others
+        by_title = part[["over_text_by_title_lower", "over_text_by_title_upper"]].dropna() * 100
         shares = {name: part[name].mean() for name in ("gap_closed", "gap_on_validation")}
         rows.append(
             {
@@ -117,7 +118,7 @@ def methods(path: Path) -> str:
                 "n": f"{first['n']:,}",
                 "lift over production": lifts["lift"],
                 "over text": lifts["over_text"],
-                "the same, by title": lifts["over_text_by_title"],
+                "by title": "; ".join(f"({low:+.1f}, {high:+.1f})" for low, high in by_title.to_numpy()),
                 **{
                     name.replace("_", " "): "" if share != share else f"{share:.0%}".replace("%", " %")
                     for name, share in shares.items()
