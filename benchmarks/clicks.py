@@ -58,7 +58,7 @@ SETTINGS = {
 }
 POLICIES = {
     "ridge": "ridge regression of log click rates on a sentence encoder's embeddings",
-    "encoder": "the same encoder, post-trained end to end with a linear head that begins as ridge",
+    "encoder": "the same encoder, post-trained end to end with a linear head that begins as a ridge regression",
     "zero-shot": "the bare language model: would you click?",
     "soft": "the same, post-trained on the clicks of all headlines of the other folds' tests",
 }

@@ -162,7 +162,7 @@ OVER = (  # name of a lift, over which baseline, clustered by what
     ("over_text", "text", "user"),
     ("over_text_by_title", "text", "title"),
 )
-UNSEEN = 7  # seed of a world on which nothing was ever chosen or looked at
+UNSEEN = 7  # seed of a catalogue, members and plays on which nothing was ever chosen or looked at
 
 WORLDS = {
     "tiny": Comparison(  # to try the comparison out

@@ -70,7 +70,7 @@ def test_a_comparison_has_every_entry_with_its_evidence(methods, compared):
         kinds = name, f"{name} + {beside}"
         alone, together = (next(row for row in rows.values() if row["method"] == kind) for kind in kinds)
         assert together["seconds"] == alone["seconds"] and together["start_seconds"] == alone["start_seconds"]
-    path = root / "results" / "methods-tiny-tiny.json"
+    path = root / "results" / "methods-tiny-tiny-tiny.json"
     told = comparison.coverage(path)
     assert list(told.index) == ["ips", "snips", "dr"] and (told["policies"] == len(rows)).all()
     by_hand = [row["test"]["estimates"]["dr"] for row in rows.values()]
@@ -207,11 +207,11 @@ def test_a_comparison_that_was_not_made_says_how_to(tmp_path):
 
 def test_a_comparison_goes_on_where_it_stopped(methods, compared):
     root, results = compared
-    record = root / "results" / "methods-tiny-tiny.json"
+    record = root / "results" / "methods-tiny-tiny-tiny.json"
     shortened = results | {"rows": results["rows"][:-1]}
     record.write_text(json.dumps(shortened))
     # Lifts over the baseline need its choices.
-    (root / "runs" / "methods" / "tiny-tiny" / "seed-0" / "policies" / "text.parquet").unlink()
+    (root / "runs" / "methods" / "tiny-tiny-tiny" / "seed-0" / "policies" / "text.parquet").unlink()
     again = {row["entry"]: row for row in methods.main(TINY, root)["rows"]}
     before = {row["entry"]: row for row in results["rows"]}
     *kept, last = (name for name in before if name != "text 40")
@@ -245,7 +245,7 @@ def test_results_of_another_log_are_not_continued(methods, compared, tmp_path):
     root, results = compared
     (tmp_path / "results").mkdir()
     other = results | {"log": {"impressions.parquet": {"rows": 1, "sha256": "0"}}}
-    (tmp_path / "results" / "methods-tiny-tiny.json").write_text(json.dumps(other))
+    (tmp_path / "results" / "methods-tiny-tiny-tiny.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit, match="is of another log"):
         methods.main(TINY, tmp_path)
 

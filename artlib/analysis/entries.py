@@ -34,7 +34,7 @@ def judge(
         baseline: over which policy lifts are, a given one or not.
 
     Returns:
-        `evaluation.evaluate`'s table.
+        `evaluation.evaluate`'s table, and a column with the baseline's name.
 
     Raises:
         LogError: a file does not answer the split's impressions, or no policy is called as the baseline.
@@ -47,9 +47,10 @@ def judge(
         made[name] = functools.partial(given.read, file, log, part)
     if baseline not in made:
         raise LogError(f"--baseline {baseline!r} is none of the policies: {', '.join(sorted(made))}")
-    return evaluation.evaluate(
+    table = evaluation.evaluate(
         log, part, baselines.OnDemand(made), n_bootstrap=n_bootstrap, seed=seed, baseline=baseline
     )
+    return table.assign(baseline=baseline)
 
 
 def _files(policies: Sequence[str | os.PathLike], taken: set[str]) -> dict[str, Path]:
@@ -76,7 +77,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     rows["95 % interval"] = [_interval(*pair) for pair in zip(rows["lift_lower"], rows["lift_upper"], strict=True)]
     rows["lift"] = [_percent(lift) for lift in rows["lift"]]
     rows["ess"], rows["value"] = rows["ess"].round(1), rows["value"].round(4)
-    return rows[SHOWN].reset_index(drop=True)
+    over = rows["baseline"].iloc[0]
+    return rows[SHOWN].rename(columns={"lift": f"lift over {over}"}).reset_index(drop=True)
 
 
 def _percent(lift: float) -> str:

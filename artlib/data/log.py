@@ -309,7 +309,8 @@ class Log:
     @functools.cached_property
     def identity(self) -> dict | str:
         """What tells this log from any other, alike for all its parts: the checksums of its files, where the manifest
-        has them, else its digest. What is kept of a log by this is not taken for that of another."""
+        has them, else its digest. What is kept of a log by this is not taken for that of another: who changes a table
+        in memory takes "files" out of the manifest, as `shuffled_plays` does."""
         if found := self.manifest.get("files"):
             return found
         return self.digest() if self._whole is None else self._whole.identity

@@ -46,4 +46,5 @@ def shuffled_plays(log: Log, seed: int = 0) -> Log:
     }
     if log.propensities == "none":
         del changed["propensity"]
-    return dataclasses.replace(log, impressions=replaced(impressions, changed))
+    manifest = {name: value for name, value in log.manifest.items() if name not in ("files", "benchmark")}
+    return dataclasses.replace(log, impressions=replaced(impressions, changed), manifest=manifest, _whole=None)

@@ -57,7 +57,7 @@ def fit(
     """The ridge regression of log play rates on embeddings, within titles, each artwork weighing what it was shown.
 
     The penalty is the one with the least squared error on titles that were left out, a fifth at a time; the largest
-    where there is one title. The weights are then of all titles.
+    where there are none to leave out. The weights are then of all titles.
 
     Args:
         embeddings: (A, d). played, shown, title, prior: as in `log_rates`.
@@ -74,5 +74,5 @@ def fit(
         if own.any() and others.any():
             weights = ridge(x[others], y[others], shown[others])
             error += shown[own] @ (y[own, None] - x[own] @ weights.T) ** 2
-    best = int(np.argmin(error)) if title.max() else int(np.argmax(PENALTIES))
+    best = int(np.argmin(error)) if error.any() else int(np.argmax(PENALTIES))
     return ridge(x, y, shown)[best]

@@ -106,7 +106,7 @@ def _listed(value: object) -> list | None:
 def _fault(asked: dict) -> tuple[str, object, str] | None:
     """Column, value and remedy of what cannot be answered."""
     request = asked["request_id"]
-    if request is None or request != request:
+    if request is None or pd.isna(request) is True:
         return "request_id", request, "is null; give every request an id of its own, on which its random draw depends"
     history, candidates = _listed(asked["history"]), _listed(asked["candidates"])
     if history is None or candidates is None:

@@ -109,7 +109,8 @@ def methods(path: Path) -> str:
             others = "".join(f"; {100 * lift:+.1f}" for lift in part[name].iloc[1:])
             own = _interval(first, name, f"{name}_lower", f"{name}_upper", ".1%")
             lifts[name] = "" if first.isna()[name] else own + others
-        by_title = part[["over_text_by_title_lower", "over_text_by_title_upper"]].dropna() * 100
+        by_title = 100 * part[["over_text_by_title_lower", "over_text_by_title_upper"]].to_numpy()
+        intervals = [f"({low:+.1f}, {high:+.1f})" if low == low else "?" for low, high in by_title]
         shares = {name: part[name].mean() for name in ("gap_closed", "gap_on_validation")}
         rows.append(
             {
@@ -118,7 +119,7 @@ def methods(path: Path) -> str:
                 "n": f"{first['n']:,}",
                 "lift over production": lifts["lift"],
                 "over text": lifts["over_text"],
-                "by title": "; ".join(f"({low:+.1f}, {high:+.1f})" for low, high in by_title.to_numpy()),
+                "by title": "; ".join(intervals) if {*intervals} != {"?"} else "",
                 **{
                     name.replace("_", " "): "" if share != share else f"{share:.0%}".replace("%", " %")
                     for name, share in shares.items()
@@ -135,6 +136,8 @@ def coverage(folder: Path) -> str:
     rows = []
     for path in sorted(folder.glob("methods-*.json")):
         table = comparison.coverage(path)
+        if table.empty:
+            continue
         row = {"log": path.stem.removeprefix("methods-"), "policies": table["policies"].max()}
         row |= {name.upper(): f"{part['covered']:.0f}, ± {part['half_width']:.0%}" for name, part in table.iterrows()}
         rows.append(row | {"verdicts that warn": int((table["policies"] - table["trusted"]).max())})

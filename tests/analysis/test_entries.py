@@ -48,16 +48,18 @@ def test_lifts_can_be_over_any_of_the_policies(folders, small_log, tmp_path, cap
     )
     found = table.loc["random", ["lift", "lift_lower", "lift_upper"]]  # "mine" is the oracle here
     np.testing.assert_allclose(found.astype(float), expected.iloc[0][found.index].astype(float), rtol=1e-6)
-    capsys.readouterr()
+    assert "lift over mine" in capsys.readouterr().out and set(table["baseline"]) == {"mine"}
     assert cli.main([*arguments, "--baseline", "theirs"]) == 1
     assert "--baseline 'theirs' is none of the policies: mine, oracle, popular" in capsys.readouterr().err
     assert cli.main([*over, "--out", str(tmp_path / "over.json")]) == 1
     assert "an entry's lifts are over production, not mine" in capsys.readouterr().err
 
 
-def test_what_dr_says_of_a_policy_hangs_on_no_other(folders, small_log):
+def test_what_dr_says_of_a_policy_hangs_on_no_other(small_log, tmp_path):
+    test = small_log.split("test")
+    answers.save(tmp_path, "text", test, baselines.oracle(test))
     alone = entries.judge(small_log, n_bootstrap=50).query("policy == 'popular' and slice == 'all'")
-    beside = entries.judge(small_log, [folders / "policies"], n_bootstrap=50)
+    beside = entries.judge(small_log, [tmp_path], n_bootstrap=50)
     beside = beside.query("policy == 'popular' and slice == 'all'")
     pd.testing.assert_series_equal(alone.set_index("estimator")["value"], beside.set_index("estimator")["value"])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from artlib.data import leakage, shuffled_plays
+from artlib.data import Log, leakage, shuffled_plays
 
 
 def replaced(log, table: str, column: str, values: list):
@@ -60,6 +60,14 @@ def test_shuffled_plays_are_of_any_candidate_and_leave_what_judges_alone(small_l
     assert moved == pytest.approx((1 - 1 / k).mean(), abs=0.15)
     uniform = (after.mask / after.mask.sum(axis=1, keepdims=True))[played]
     np.testing.assert_allclose(after.logging[played], uniform, rtol=1e-6)
+
+
+def test_nothing_that_is_kept_of_a_log_is_taken_for_its_control(small_log, tmp_path):
+    small_log.save(tmp_path / "log")
+    log = Log.load(tmp_path / "log")
+    shuffled = shuffled_plays(log)
+    assert shuffled.split("train").identity == shuffled.identity != log.identity
+    assert shuffled_plays(log.take(np.arange(len(log.impressions)))).identity == shuffled.identity
 
 
 def test_shuffled_plays_are_equally_often_of_each_candidate(small_log):

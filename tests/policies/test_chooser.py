@@ -206,6 +206,7 @@ CANDIDATES = [{"artwork_id": "a", "caption": "A hill"}, {"artwork_id": "b", "cap
         ({"candidates": [{"artwork_id": None, "caption": "A hill"}]}, "has no artwork_id"),
         ({"candidates": CANDIDATES + CANDIDATES[:1]}, "twice"),
         ({"request_id": float("nan")}, "column request_id: nan is null"),
+        ({"request_id": pd.NA}, "column request_id: <NA> is null"),
         ({"history": [{**FILM, "weight": "0.5"}]}, "column history.*no number in"),
         ({"history": FILM}, "column history.*is no list"),
         ({"candidates": "A hill"}, "column candidates.*is no list"),

@@ -30,8 +30,10 @@ def test_without_a_signal_little_is_learnt():
     assert np.linalg.norm(found) < 0.1 * np.linalg.norm(truth)
 
 
-def test_where_one_title_leaves_nothing_to_check_by_the_penalty_is_the_largest():
+@pytest.mark.parametrize("code", [0, 7])
+def test_where_one_title_leaves_nothing_to_check_by_the_penalty_is_the_largest(code):
     title, embeddings, _, played, shown = planted(1, 8)
+    title = title + code  # of a catalogue of which the others were not shown
     found = rates.fit(embeddings, played, shown, title, prior=100)
     rate = rates.log_rates(played, shown, title, 100)
     x, y = (rates.centred(values, title, shown) for values in (embeddings, rate))
