@@ -6,11 +6,11 @@ import os
 import pandas as pd
 
 from artlib import files
-from artlib.analysis.evaluation import ESTIMATORS
 
 LIFTS = ("lift", "over_text", "over_zero_shot")
 INTERVALS = (*LIFTS, "over_text_by_title")
 BASELINES = ("zero-shot", "text")
+ESTIMATORS = ("ips", "snips", "dr")  # by which rows are judged, in this order
 PLUS = " + "  # in the names of what is put together with the text baseline or with production's preference
 COLUMNS = [
     "entry",

@@ -102,7 +102,7 @@ def test_a_test_split_of_one_member_is_judged_without_a_reward_model(small_log, 
     user = test.arrays().user
     own = test.take(np.flatnonzero(user == np.bincount(user).argmax()))
     policies = dict(baselines.untrained(small_log, own))
-    table = evaluation.evaluate(small_log, own, policies, ["snips", "dm", "dr"], 20)
+    table = evaluation.evaluate(small_log, own, policies, ["snips", "dm", "dr"], 50)
     assert set(table["estimator"]) == {"snips", "truth"} and "no DR or DM" in capsys.readouterr().out
 
 
