@@ -11,8 +11,8 @@ import pytest
 
 from artlib import __main__ as cli
 from artlib.analysis import entries, evaluation
-from artlib.data import LogError
-from artlib.policies import answers, baselines
+from artlib.data import Log, LogError
+from artlib.policies import answers, baselines, given
 from artlib.running import report
 from artlib.worlds import registry
 
@@ -184,6 +184,13 @@ def test_the_frozen_log_of_the_default_world_is_the_published_one(tmp_path, caps
     assert manifest["benchmark"] == "fiction-1" and manifest["parameters"]["n_titles"] == 200
     rows = {name: entry["rows"] for name, entry in manifest["files"].items()}
     assert rows == {name: entry["rows"] for name, entry in published["log"].items()}
+    folder = Path(__file__).parents[2] / "results" / "benchmark" / "fiction-1"
+    entry = pd.DataFrame(json.loads((folder / "artlib.json").read_text())["rows"])
+    said = entry.query("estimator == 'truth'").set_index("policy")["value"]
+    part = Log.load(tmp_path / "log").split("test")
+    for path in (folder / "policies").glob("*.parquet"):  # what others may compare theirs with
+        value = (given.read(path, part, part) * part.expected_reward()).sum(axis=1).mean()
+        assert value == pytest.approx(said[path.stem], abs=1e-9), path
 
 
 @pytest.mark.slow
