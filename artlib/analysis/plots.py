@@ -282,8 +282,9 @@ def methods(table: pd.DataFrame):
 
     Hollow points: entries that were asked about fewer test impressions than the others.
     """
-    size = 16, max(6.5, 0.32 * table["entry"].nunique())
-    figure, axes = plt.subplots(1, 3, figsize=size, width_ratios=(1, 1, 1.2), layout="constrained")
+    size = 16, max(6.5, 0.32 * table["entry"].nunique()) + 0.1 * table["method"].nunique()
+    figure, axes = plt.subplots(1, 3, figsize=size, width_ratios=(1, 1, 1.2))
+    figure.set_layout_engine("constrained", w_pad=0.08)
     names = list(table["method"].unique())
     looks = {name: {"color": f"C{n % 10}", "marker": "os^Dv<>PX*hd"[n % 12]} for n, name in enumerate(names)}
     filled = {True: {}, False: {"markerfacecolor": "white"}}
@@ -319,7 +320,8 @@ def methods(table: pd.DataFrame):
         low, high = axis.get_ylim()
         axis.yaxis.set_major_locator(MultipleLocator(0.05 if high - low > 0.1 else 0.01))
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axis.legend(fontsize="small")
+    axes[0].legend(fontsize="small")
+    axes[1].legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))  # of many names
     sizes = sorted(curves["examples"].unique())
     axes[0].set_xscale("log")
     axes[0].set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
