@@ -292,10 +292,14 @@ def power(
     elif len(np.unique(arrays.user)) > 1 and arrays.reward.any():
         found = feedbacks(test, policies, reward_model(log, test, seed))
         names = ESTIMATORS[:2] if test.manifest.get("production_is") == "shown" else ESTIMATORS
-        table = ope.power(found[name], found["production"], lift=lift, n=n, estimators=names)
-        if test.propensities == "estimated":
-            table["estimator"] += " (estimated propensities)"
-        return table
+        try:
+            table = ope.power(found[name], found["production"], lift=lift, n=n, estimators=names)
+        except ValueError as error:  # nothing that was played is what production shows
+            reason = str(error)
+        else:
+            if test.propensities == "estimated":
+                table["estimator"] += " (estimated propensities)"
+            return table
     nothing = pd.DataFrame(columns=["estimator", "power", "impressions", "detectable_lift"])
     nothing.attrs["reason"] = reason
     return nothing

@@ -1,6 +1,7 @@
 """Commands on policies: train, evaluate, choose, export."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -88,10 +89,12 @@ def _train(options: argparse.Namespace) -> int:
 
 def _trainable(given: list[str]):
     """The settings of a training that needs no code."""
+    from artlib.lm import embedded
     from artlib.posttrain.settings import METHODS
     from artlib.running import parameters
 
     settings = parameters.settings_of(given)
+    settings = dataclasses.replace(settings, base=embedded.absolute(settings.base))
     if METHODS[settings.method].given_targets:
         raise parameters.ParameterError(
             f"method={settings.method} learns from targets, which code gives to artlib.posttrain.train.post_train"
@@ -147,6 +150,14 @@ def _export(options: argparse.Namespace) -> int:
     if settings is None:
         print(f"{options.adapter} holds no training.json; give runs/NAME/adapters/METHOD", file=sys.stderr)
         return 2
-    export.export(settings["base"], options.adapter, options.path, options.form, settings["dtype"], options.llama_cpp)
+    export.export(
+        settings["base"],
+        options.adapter,
+        options.path,
+        options.form,
+        settings["dtype"],
+        options.llama_cpp,
+        settings["max_tokens"],
+    )
     print(f"written: {options.path}")
     return 0

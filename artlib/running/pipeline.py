@@ -14,6 +14,7 @@ import filelock
 
 from artlib import files, fingerprint
 from artlib.data import LogError
+from artlib.lm import embedded
 from artlib.running import forecast, notebook, parameters, publish, report, run_folder
 from artlib.running.display import duration
 from artlib.running.forecast import DURATIONS, Forecast
@@ -58,12 +59,14 @@ def run(
     known = parameters.known(paths)
     _require_run(known, paths)
     values = parameters.resolve(known, notebooks / "profiles" / f"{profile}.yaml", settings, name)
-    for given in ("data", "base"):
-        path = Path(values.get(given) or "").expanduser()
-        if values.get(given) and path.is_dir():
-            values[given] = str(path.absolute())
-        elif values.get(given) and given == "data":
-            raise parameters.ParameterError(f"parameter data: {values[given]!r} is not a folder")
+    asked = dict(values)
+    if values.get("data"):
+        if not (path := Path(values["data"]).expanduser()).is_dir():
+            raise parameters.ParameterError(f"parameter data: {values['data']!r} is not a folder")
+        values["data"] = str(path.absolute())
+    values |= {name: embedded.absolute(values[name]) for name in ("base", "encoder") if values.get(name)}
+    if teacher := (values.get("overrides") or {}).get("teacher"):
+        values["overrides"] = values["overrides"] | {"teacher": embedded.absolute(teacher)}
     _set_environment()
     folder = run_folder.of(values["run"])
     print(f"{len(paths)} notebooks, profile {profile}, into {folder}", flush=True)
@@ -79,7 +82,7 @@ def run(
             files.discard(left)
         _run_steps(paths, known, values, folder, force, timeout, Forecast.of(profile, notebooks))
         if publishing:
-            published = publish.publish(folder, read(folder), paths, known, values)
+            published = publish.publish(folder, read(folder), paths, known, asked)
             print("\n".join([*published, *(f"written: {page}" for page in report.write(notebooks.parent))]), flush=True)
             if not list(settings):
                 forecast.record(notebooks.parent / DURATIONS, profile, read(folder)["steps"])

@@ -71,6 +71,10 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def _short(commit: str | None) -> str:
+    return commit[:7] if commit else "unknown"
+
+
 def values(path: Path) -> str:
     """What every policy of a published run is worth."""
     record = files.read_json(path)
@@ -87,8 +91,8 @@ def values(path: Path) -> str:
         )
     machine, seconds = trained["machine"], sum(record["seconds"].values())
     said = (
-        f"`{record['command']}`, commit {record['commit'][:7]}, {seconds / 60:.1f} min on {machine['threads']} threads "
-        f"of {machine['device']} in {machine['dtype']}; {trained['examples']:,} plays learnt from, n = "
+        f"`{record['command']}`, commit {_short(record['commit'])}, {seconds / 60:.1f} min on {machine['threads']} "
+        f"threads of {machine['device']} in {machine['dtype']}; {trained['examples']:,} plays learnt from, n = "
         f"{evaluated['n']:,} test impressions, by {evaluated['estimator']}; 95 % intervals clustered by member."
     )
     return f"{markdown(pd.DataFrame(rows))}\n\n{said}"
@@ -171,7 +175,7 @@ def speed(path: Path) -> str:
             rows.append(row | ({"peak GiB": f"{own['peak_gib']:.1f}"} if "peak_gib" in own else {}))
         tables.append(markdown(pd.DataFrame(rows)))
     said = [
-        f"- {key}: `{record['command']}`, {record['date']}, commit {record['commit'][:7]}, {record['impressions']} "
+        f"- {key}: `{record['command']}`, {record['date']}, commit {_short(record['commit'])}, {record['impressions']} "
         f"impressions, {record['impressions_per_title']} a title, adapters in {record['lora_layers']} layers, "
         f"{record['machine']['threads']} threads of {record['machine']['device']} in {record['machine']['dtype']}, "
         f"load before {record['load']:.1f}"
@@ -195,7 +199,7 @@ def worth(path: Path) -> str:
         tables.append(f"With {kind} genres:\n\n{markdown(text.reset_index())}")
     sizes = record["sizes"]
     said = (
-        f"`{record['command']}`, commit {record['commit'][:7]}; {sizes['n_users']:,} members, "
+        f"`{record['command']}`, commit {_short(record['commit'])}; {sizes['n_users']:,} members, "
         f"{sizes['n_titles']} titles, {sizes['n_test']:,} test impressions, mean over {len(record['seeds'])} seeds."
     )
     return "\n\n".join([*tables, said])

@@ -15,7 +15,7 @@ def source(data: str = "") -> Path:
     """The folder of the log."""
     if not data:
         raise LogError("world 'own' needs the parameter data: the folder of your log")
-    return Path(data)
+    return Path(data).expanduser()
 
 
 WORLD = World("own", build, source)

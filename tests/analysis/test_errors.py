@@ -1,6 +1,7 @@
 """Error analysis: regret, groups and cases agree with the truth they are made from."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from artlib.analysis import errors, plots
@@ -50,6 +51,15 @@ def test_groups_partition_the_impressions_and_average_to_the_whole(cases):
         assert part["n"].sum() == len(table)
         assert np.average(part["mean"], weights=part["n"]) == pytest.approx(table["loss"].mean())
     assert (groups["lower"] <= groups["mean"]).all() and (groups["mean"] <= groups["upper"]).all()
+
+
+@pytest.mark.parametrize("lengths", [[2, 3], [0, 1], [4], [1, 2, 3, 5, 8, 13, 21, 34]])
+def test_quarters_of_histories_are_of_whole_titles_and_named_apart(lengths):
+    found = errors._quartiles(pd.Series(lengths))
+    assert found.notna().all() and found.nunique() <= 4
+    for length, name in zip(lengths, found, strict=True):
+        low, high = (int(word) for word in (str(name).split()[0], str(name).split()[-2]))
+        assert low <= length <= high
 
 
 def test_choices_are_artworks_and_histories_are_counted_from_0(small_log, cases):

@@ -145,6 +145,11 @@ def test_a_separator_after_the_last_genre_makes_none():
     assert log.titles["genres"].to_pylist() == [["Drama", "Crime"], ["Comedy"], ["Drama"], ["Comedy", "Drama"], []]
 
 
+def test_genres_that_are_not_there_are_missing_and_not_derived():
+    _, told = made(without(tables(), "titles", "genres"))
+    assert any("genres: empty" in line for line in told.missing) and not any("genres" in line for line in told.derived)
+
+
 def test_zeros_before_an_id_stay(tmp_path):
     frames = tables()
     for name in ("titles", "artworks", "histories", "impressions"):
@@ -628,6 +633,14 @@ def test_faults_are_named_where_values_are_to_be_derived_from_them():
         ({"logging": "epsilon-greedy"}, "epsilon is None"),
         ({"unit": "minutes"}, "unit is 'minutes'"),
         ({"shares": [80, 20]}, "three numbers"),
+        ({"shares": ["80", "10", "10"]}, "three numbers"),
+        ({"shares": [80, None, 20]}, "three numbers"),
+        ({"weight_max": "five"}, "weight_max is 'five'; give the largest weight"),
+        ({"weight_max": 0}, "weight_max is 0; give the largest weight, above 0"),
+        ({"separator": ""}, "separator is ''; give a text"),
+        ({"separator": {"titles": None}}, "separator is None; give a text"),
+        ({"time_format": 5}, "time_format is 5; give a form"),
+        ({"columns": {"titles": "films"}}, "columns: titles is 'films'; give titles: {our name: yours}"),
         ({"window": 24}, "window is 24; give a length of time with its unit"),
         ({"columns": {"usr_id": "uid"}}, "'usr_id' is neither a table nor a column of ours, did you mean user_id"),
         ({"columns": {"user_id": "uid"}}, "no table has a column 'uid', named for user_id"),

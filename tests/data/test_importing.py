@@ -67,6 +67,23 @@ def test_import_never_writes_over_what_is_no_log(export):
     assert (export / "titles.csv").exists() and (other / "notes.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        ("titles: titles.csv", "mapping: 'titles' is not one of"),
+        ("folder: x", "mapping: 'folder' is not one of"),
+        ("files: titles.csv", "files: 'titles.csv'; give the file of each table"),
+        ("files: {titles: [titles.csv]}", "give the file of each table"),
+        ("delimiter: 9", "titles.csv cannot be read"),
+        ("encoding: 1252", "titles.csv cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_mapping_is_said(export, mapping, said):
+    (export / "mapping.yaml").write_text(mapping)
+    with pytest.raises(LogError, match=said):
+        importing.import_folder(export, export / "log", report=lambda _: None)
+
+
 @pytest.mark.parametrize("out", [".", ".."])
 def test_the_folder_that_one_is_in_is_not_replaced(export, tmp_path, monkeypatch, out):
     (tmp_path / "empty" / "inner").mkdir(parents=True)

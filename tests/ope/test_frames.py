@@ -140,6 +140,13 @@ def test_a_shown_id_must_be_one_of_the_candidates(action, ids, message):
         ope.Feedback.from_frame(frame, candidates="ids")
 
 
+def test_a_missing_id_of_a_nullable_column_is_named():
+    frame = ragged()
+    frame = frame.assign(action=pd.array([None, *frame["ids"].map(lambda ids: ids[0])[1:]], dtype="string"))
+    with pytest.raises(ValueError, match=r"action at row 0 is .*: must be one of its candidates"):
+        ope.Feedback.from_frame(frame, candidates="ids")
+
+
 def test_a_column_per_candidate_is_named_in_its_fault():
     frame = (
         ragged().drop(columns=["q_hat", "logging"]).assign(a=[0.5, 1.5, 0.0], b=[0.5, np.nan, 0.5], c=[0, np.nan, 0.5])

@@ -106,6 +106,18 @@ def test_a_test_split_of_one_member_is_judged_without_a_reward_model(small_log, 
     assert set(table["estimator"]) == {"snips", "truth"} and "no DR or DM" in capsys.readouterr().out
 
 
+def test_a_log_that_cannot_say_how_many_impressions_it_takes_says_why(small_log, answered, monkeypatch):
+    """As one in which nothing that production shows was played."""
+    test, _, policies = answered
+
+    def refuse(*_, **__):
+        raise ValueError("the baseline's value is 0.0: a relative lift needs a positive one")
+
+    monkeypatch.setattr(evaluation.ope, "power", refuse)
+    table = evaluation.power(small_log, test, policies, "text", 0.03, 5000)
+    assert table.empty and "the baseline's value is 0.0" in evaluation.power_in_words(table, 0.03, 5000)
+
+
 def test_the_oracle_of_an_earlier_log_is_no_policy_of_one_without_truth(small_log, answered, tmp_path):
     folder = shutil.copytree(answered[1], tmp_path / "policies")
     answers.ask(

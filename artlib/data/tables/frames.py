@@ -151,8 +151,18 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
             raise LogError(f"timezone: {zone!r} is not known; give a name as Europe/Berlin, or UTC")
     if not isinstance(options["manifest"], dict):
         raise LogError(f"manifest is {options['manifest']!r}; give names and values, as reward: minutes watched")
+    for name, fine, wanted in (
+        ("separator", lambda value: isinstance(value, str) and value, "a text that stands between items, as |"),
+        ("time_format", lambda value: value is None or isinstance(value, str), "a form as %d.%m.%Y %H:%M"),
+        ("weight_max", lambda value: value is None or (_is_number(value) and value > 0), "the largest weight, above 0"),
+    ):
+        by_table = options[name].values() if isinstance(options[name], dict) and name in BY_TABLE else [options[name]]
+        for value in by_table:
+            if not fine(value):
+                raise LogError(f"{name} is {value!r}; give {wanted}")
     shares = options["shares"]
-    if not (np.shape(shares) == (3,) and np.min(shares) >= 0 and np.sum(shares) > 0):
+    numbers = isinstance(shares, (list, tuple)) and all(map(_is_number, shares))
+    if not (numbers and np.shape(shares) == (3,) and np.min(shares) >= 0 and np.sum(shares) > 0):
         raise LogError(f"shares is {shares!r}; it must be three numbers, of train, validation and test: [80, 10, 10]")
     if options["window"] is not None and derive.length_of_time(options["window"]) is None:
         raise LogError(f"window is {options['window']!r}; give a length of time with its unit, as 24h or 30min")
@@ -162,6 +172,10 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
             f"epsilon is {epsilon!r}; epsilon-greedy needs its probability of exploring, above 0 and at most 1"
         )
     return options
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_zone(name: Any) -> bool:
@@ -182,6 +196,8 @@ def _sources(given: dict[str, Any], columns: dict, labels: dict[str, str], optio
             continue
         own = {ours: theirs for ours, theirs in columns.items() if ours in known[name] and isinstance(theirs, str)}
         within = columns.get(name) or {}
+        if not isinstance(within, dict):
+            raise LogError(f"columns: {name} is {within!r}; give {name}: {{our name: yours}}")
         label = labels.get(name, name)
         for ours in within:
             if ours not in known[name]:
@@ -237,7 +253,7 @@ def _titles(source: Source) -> pa.Table:
         source.missing("synopsis", "empty; models then know of a title what its name and genres say")
     if genres is None:
         source.missing("genres", "empty; the default prompt tells members apart by them: give a list, or text with |")
-        genres = pa.chunked_array([pa.array([""] * len(source))])
+        genres = pa.chunked_array([pa.array([[]] * len(source), pa.list_(pa.string()))])
     listed = derive.lists(source, "genres", genres)
     return _table(
         "titles",

@@ -13,7 +13,7 @@ from artlib.data.contract import LogError
 from artlib.data.log import Log
 from artlib.data.storage import refuse_to_lose
 from artlib.data.tables import kept
-from artlib.data.tables.frames import TABLES, from_frames
+from artlib.data.tables.frames import OPTIONS, TABLES, from_frames
 from artlib.data.tables.sources import Report
 
 KEPT = (kept.ANSWERS, kept.LOCK)  # of a log that is there
@@ -51,6 +51,8 @@ def import_folder(
     refuse_to_lose(out, KEPT)
     options = _mapping(folder, mapping)
     given = {name: options.pop(name, None) for name in FILES}
+    if odd := [name for name in options if name not in OPTIONS]:
+        raise LogError(f"mapping: {odd[0]!r} is not one of {', '.join((*FILES, *OPTIONS))}")
     if estimate_propensities:
         options["propensities"] = "estimate"
     paths = _paths(folder, given["files"] or {})
@@ -70,6 +72,7 @@ def read(path: Path, delimiter: str | None = None, encoding: str = "utf8") -> pa
         if path.suffix == ".parquet":
             return pq.read_table(path)
         options = pa.csv.ReadOptions(encoding=encoding)
+        delimiter = "\t" if delimiter == "\\t" else delimiter  # as YAML has it between single quotes, or none
         parse = pa.csv.ParseOptions(delimiter=delimiter or _delimiter(path, encoding), newlines_in_values=True)
         with pa.csv.open_csv(path, options, parse) as reader:
             names = reader.schema.names
@@ -77,7 +80,7 @@ def read(path: Path, delimiter: str | None = None, encoding: str = "utf8") -> pa
             column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=NULLS
         )
         return pa.csv.read_csv(path, options, parse, kinds)
-    except (pa.ArrowException, OSError, LookupError, UnicodeError) as error:
+    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
         raise LogError(
             f"{path} cannot be read ({error}); write it again, as UTF-8, or say delimiter and encoding in mapping.yaml"
         ) from None
@@ -93,6 +96,8 @@ def _delimiter(path: Path, encoding: str) -> str:
 def _paths(folder: Path, files: dict[str, str]) -> dict[str, Path]:
     """Where each table lies, of those that there are."""
     paths = {}
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise LogError(f"files: {files!r}; give the file of each table, as files: {{titles: films.csv}}")
     for name, file in files.items():
         if name not in TABLES:
             raise LogError(f"files: {name!r} is not one of {', '.join(TABLES)}")
