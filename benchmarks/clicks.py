@@ -1,6 +1,6 @@
 """Real clicks: how many more than chance the choices of each policy bring, on headline tests that it has not seen.
 
-    python benchmarks/clicks.py --only ridge zero-shot     the baseline, the ceiling and the bare model: minutes
+    python benchmarks/clicks.py --only ridge zero-shot     the baseline, the reference and the bare model: minutes
     timeout -s KILL 3000 python benchmarks/clicks.py       all, again and again until it exits with 0: hours on a CPU
     python benchmarks/clicks.py --only soft --folds 0 1    one policy, some folds
     python benchmarks/clicks.py --test FOLDER              learns from all of --data, is judged on another file's tests
@@ -62,7 +62,7 @@ POLICIES = {
     "zero-shot": "the bare language model: would you click?",
     "soft": "the same, post-trained on the clicks of all headlines of the other folds' tests",
 }
-BASELINE, CEILING = "ridge", "half of the clicks"
+BASELINE, REFERENCE = "ridge", "half of the clicks"
 TOGETHER = {
     "soft + ridge": ("soft", "ridge"),
     "soft + encoder": ("soft", "encoder"),
@@ -70,7 +70,7 @@ TOGETHER = {
 }
 DERIVED = {
     **dict.fromkeys(TOGETHER, "the mean of what both expect, in log click rate"),
-    CEILING: "no reader: chooses by a random half of the tests' own showings, judged on the other half",
+    REFERENCE: "no reader: chooses by a random half of the tests' own showings, judged on the other half",
 }
 N_SPLITS, N_BOOTSTRAP = 50, 2000
 
@@ -220,7 +220,7 @@ class Session:
         return np.load(path)["vectors"]
 
     @functools.cached_property
-    def ceiling(self) -> np.ndarray:
+    def reference(self) -> np.ndarray:
         return half_of_the_clicks(self.tests)
 
     def _ridge(self, fold: int) -> tuple[np.ndarray, dict]:
@@ -288,13 +288,13 @@ class Session:
         """What each policy is worth on the folds that it was asked about."""
         uniform, answers = self.tests.uniform, self.answers()
         values = {policy: self.tests.values(scores) for policy, (scores, _) in answers.items()}
-        values[CEILING] = np.where(self.tests.judged >= 0, self.ceiling, np.nan)
+        values[REFERENCE] = np.where(self.tests.judged >= 0, self.reference, np.nan)
         rows = []
         for policy, own in values.items():
             there = np.isfinite(own)
             told = answers[policy][1] if policy in answers else []
             beside = there & np.isfinite(values[BASELINE]) if BASELINE in values else np.zeros_like(there)
-            compared = policy not in (BASELINE, CEILING) and beside.any()
+            compared = policy not in (BASELINE, REFERENCE) and beside.any()
             rows.append(
                 {
                     "policy": policy,

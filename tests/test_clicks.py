@@ -1,4 +1,4 @@
-"""benchmarks/clicks.py: what it calls lift and ceiling, that nobody learns from a fold, that it goes on."""
+"""benchmarks/clicks.py: what it calls lift and reference, that nobody learns from a fold, that it goes on."""
 
 import importlib.util
 import sys
@@ -116,12 +116,12 @@ def asked(clicks, folder, tmp_path_factory):
 def test_every_policy_is_judged_beside_the_baseline(clicks, asked):
     root, _, results = asked
     rows = {row["policy"]: row for row in results["rows"]}
-    assert list(rows) == [*clicks.POLICIES, *clicks.TOGETHER, clicks.CEILING]
+    assert list(rows) == [*clicks.POLICIES, *clicks.TOGETHER, clicks.REFERENCE]
     assert results == files.read_json(root / "results" / "clicks-tiny.json")
     for name, row in rows.items():
-        assert row["n"] == (30 if name == clicks.CEILING else 6)
+        assert row["n"] == (30 if name == clicks.REFERENCE else 6)
         assert row["lift"]["lower"] <= row["lift"]["mean"] <= row["lift"]["upper"]
-        assert (row["over_baseline"] is not None) == (name not in (clicks.BASELINE, clicks.CEILING))
+        assert (row["over_baseline"] is not None) == (name not in (clicks.BASELINE, clicks.REFERENCE))
         if row["over_baseline"]:
             product = (1 + row["over_baseline"]["mean"]) * (1 + row["baseline_lift"]["mean"])
             assert product == pytest.approx(1 + row["lift"]["mean"])

@@ -84,6 +84,16 @@ def test_what_is_wrong_with_a_mapping_is_said(export, mapping, said):
         importing.import_folder(export, export / "log", report=lambda _: None)
 
 
+@pytest.mark.parametrize("said", ["'\\t'", "\\t", '"\\t"'])
+def test_a_tab_is_a_tab_however_yaml_has_it(export, said):
+    for path in export.glob("*.csv"):
+        pd.read_csv(path, dtype=str).to_csv(path, sep="\t", index=False)
+    known = (export / "mapping.yaml").read_text() if (export / "mapping.yaml").exists() else ""
+    (export / "mapping.yaml").write_text(f"{known}\ndelimiter: {said}\n")
+    log = importing.import_folder(export, export / "log", report=lambda _: None)
+    assert len(log.impressions)
+
+
 @pytest.mark.parametrize("out", [".", ".."])
 def test_the_folder_that_one_is_in_is_not_replaced(export, tmp_path, monkeypatch, out):
     (tmp_path / "empty" / "inner").mkdir(parents=True)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from artlib import data, files, fingerprint
-from artlib.data import Log
+from artlib.data import Log, columns
 from artlib.lm import calibration, embedded, model, prompts
 from artlib.lm.prompts import Reader, caption, genre_likelihood, text
 from artlib.policies import answers
@@ -79,6 +79,20 @@ def test_an_adapter_of_another_number_type_is_kept_and_says_its_own(trained):
     assert again["settings"]["dtype"] == "bfloat16" and again["machine"]["dtype"] == "float32"  # asked in, trained in
     assert train.post_train(log, folder, settings) == result
     assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_an_adapter_of_a_log_without_checksums_is_not_taken_for_that_of_another(small_log, tmp_path):
+    """Nor by what lists a run's adapters, or says whether a refining method may begin from one."""
+    bare = dataclasses.replace(small_log, manifest={})
+    captions = [f"{caption} At night." for caption in bare.artworks["caption"].to_pylist()]
+    other = dataclasses.replace(bare, artworks=columns.replaced(bare.artworks, {"caption": captions}))
+    own, part, another = (adapters.question(log, TINY, None) for log in (bare, bare.split("train"), other))
+    assert own == part and fingerprint.changed(own, another, adapters.NUMBERS) == ["data"]
+    folder = tmp_path / "sft"
+    folder.mkdir()
+    files.write_json(folder / "training.json", own)
+    assert set(adapters.find(tmp_path, bare)) == {"llm-sft"} and not adapters.find(tmp_path, other)
+    assert adapters.can_start(folder, bare, TINY) and not adapters.can_start(folder, other, TINY)
 
 
 def test_an_adapter_of_other_code_is_trained_anew(small_log, tmp_path, monkeypatch):

@@ -77,16 +77,18 @@ def test_folders_mean_the_same_to_the_notebooks_wherever_they_run(folder, monkey
 
 def test_models_in_folders_do_too_and_embedded_ones_stay_what_they_are(folder, monkeypatch):
     declares = "\n".join(f'{name}: str = ""  # {name}' for name in ("run", "base", "encoder"))
+    declares += "\noverrides: dict = {}  # settings"
     write_notebook(folder / "01_one.ipynb", "1", declares=declares.replace('run: str = ""', 'run: str = "demo"'))
     for name in ("models", "tiny", "all-MiniLM-L6-v2"):
         (folder.parent / name).mkdir()
     monkeypatch.chdir(folder.parent)
     ran = []
     monkeypatch.setattr(pipeline, "_run_steps", lambda paths, known, values, *_: ran.append(values))
-    pipeline.run("demo", ["base=models", "encoder=models"], notebooks=folder)
+    pipeline.run("demo", ["base=models", "encoder=models", "teacher=models"], notebooks=folder)
     pipeline.run("demo", ["base=tiny", "encoder=all-MiniLM-L6-v2"], notebooks=folder)
     there = str(folder.parent / "models")
     assert [(values["base"], values["encoder"]) for values in ran] == [(there, there), ("tiny", "all-MiniLM-L6-v2")]
+    assert ran[0]["overrides"] == {"teacher": there}
 
 
 def test_present_step_is_no_error(folder):
