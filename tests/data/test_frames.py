@@ -139,6 +139,13 @@ def test_ids_in_lists_are_spelt_as_those_in_columns_whatever_stands_beside_them(
     assert content(again) == content(log)
 
 
+def test_numbers_in_lists_that_are_no_ids_are_named():
+    frames = tables()
+    wrong = [[float(a) + 0.5 * (i == 3) for a in own] for i, own in enumerate(frames["impressions"]["candidates"])]
+    with pytest.raises(LogError, match="column candidates: .* is not a whole number, so not an id"):
+        made(without(frames, "impressions", candidates=wrong))
+
+
 def test_a_separator_after_the_last_genre_makes_none():
     frames = tables()
     log, _ = made(without(frames, "titles", genres=["Drama|Crime|", "Comedy", "|Drama", "Comedy||Drama", ""]))

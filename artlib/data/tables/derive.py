@@ -241,8 +241,9 @@ def lists(source: Source, ours: str, column: pa.ChunkedArray, of: type = str) ->
         if not pa.types.is_string(column.type):
             column = column.cast(pa.string())
         column = _split(source, ours, column, of, kind)
-    texts_ = not is_number(column.type.value_type) and not pa.types.is_fixed_size_binary(column.type.value_type)
-    column = column.cast(kind) if of is float or texts_ or ours == "genres" else column
+    inner = column.type.value_type
+    spelt = not (is_number(inner) or pa.types.is_fixed_size_binary(inner))  # else it is for `ids` to say what they are
+    column = column.cast(kind) if of is float or spelt or ours == "genres" else column
     if of is float or not len(column) or ours == "genres":
         return column.combine_chunks()
     column = column.combine_chunks()
